@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -125,6 +126,9 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 		return err
 	}
 	event := req.Event
+	if err := b.checkTags(event.Tags, event.At); err != nil {
+		return err
+	}
 	took, err := b.price(&event, req, lease)
 	if err != nil {
 		return err
@@ -149,6 +153,9 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 		k.Use(at, b.now, took)
 	}
 	b.events = append(b.events, event)
+	if folded := b.folded[event.Model]; bytes.Compare(event.ID[:], folded[:]) <= 0 {
+		b.late = append(b.late, event)
+	}
 	b.recorded[req.RequestID] = req.Fingerprint
 	return nil
 }
@@ -190,10 +197,13 @@ func (b *batch) acquire(c *Call) error {
 		a.Leased = &Leased{*l, b.keys[l.Key].Prefix, b.keys[l.Key].Label}
 		return nil
 	}
+	if err := b.checkTags(a.Tags, b.now); err != nil {
+		return err
+	}
 	of := namedModel{a.Provider, a.Want.Model}
 	l := &pool.Lease{
 		ID: a.ID, Tokens: a.Want.Tokens, Output: a.Output, Cost: a.Want.Cost, AttemptGroup: a.AttemptGroup,
-		Attempt: a.Attempt,
+		Attempt: a.Attempt, Tags: a.Tags,
 	}
 	chain, err := b.admit(a, of, l)
 	if err != nil {

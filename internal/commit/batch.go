@@ -7,6 +7,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -42,6 +43,8 @@ type env struct {
 	known      sync.Map // models that have been read, by id: a namedModel never changes
 	expiries   expiries
 	remembered ownerMemory // consumers, with their budgets
+	dimensions dimension.Memory
+	folds      folder
 }
 
 // batch is a running transaction.
@@ -52,4 +55,5 @@ type batch struct {
 	inTx bool // part of a caller's transaction, in which other calls may follow
 	changes
 	spending
+	book *dimension.Book // nil: it is not needed so far
 }

@@ -73,7 +73,8 @@ type Acquire struct {
 	For             For
 	AttemptGroup    string
 	Attempt         int
-	repeated        bool // an attempt whose answer was lost may have acquired it
+	Tags            string // JSON; empty: none
+	repeated        bool   // an attempt whose answer was lost may have acquired it
 
 	// Leased is the result. It belongs to the batch: copy what is needed before the call returns.
 	Leased *Leased
@@ -132,6 +133,7 @@ type needs struct {
 	from           time.Time          // the earliest request
 	owners         map[uuid.UUID]bool // consumers that requests are for; nil: nobody
 	accessKeys     map[uuid.UUID]bool
+	tagged         bool        // a request has tags
 	acquires       []*Acquire  // for consumers
 	requests       []string    // ids that may have been recorded before
 	ending, asked  []uuid.UUID // leases that end; leases that may exist already
@@ -159,12 +161,14 @@ func (n *needs) add(c *Call) {
 		if key := c.Request.AccessKey; key != nil && (c.End == nil || c.Request.Consumer == nil) {
 			n.addFor(For{AccessKey: *key})
 		}
+		n.tagged = n.tagged || c.Request.Tags != ""
 		if c.Request.Named {
 			n.requests = append(n.requests, c.Request.RequestID)
 		}
 	}
 	if a := c.Acquire; a != nil {
 		n.pools[a.Provider] = true
+		n.tagged = n.tagged || a.Tags != ""
 		if a.Model != uuid.Nil {
 			n.models[a.Model] = true
 		}

@@ -16,6 +16,7 @@ import (
 // changes are what the calls of a batch add to the ledger and the pools.
 type changes struct {
 	events  []ledger.Event
+	late    []ledger.Event                // those of them that a fold has passed
 	periods map[ledger.Period]ledger.Sums // what is added to them
 	opened  []*pool.Lease                 // to be inserted
 	overdue []*pool.Lease                 // to be inserted among the expired ones
@@ -53,7 +54,10 @@ func (e *changes) addToPeriods(event *ledger.Event) error {
 // write writes what the batch changes. On PostgreSQL the statements go to the server as one, so that callers wait for
 // one round trip.
 func (b *batch) write(ctx context.Context) error {
-	added, changed, err := b.addUp(ctx)
+	if err := b.attribute(ctx); err != nil {
+		return err
+	}
+	added, changed, err := ledger.AddUp(ctx, b.tx, b.engine, b.periods, b.stored)
 	if err != nil {
 		return err
 	}
@@ -94,25 +98,4 @@ func (b *batch) write(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// addUp adds the batch's sums to the stored periods. It returns the periods to insert and the periods to update.
-func (b *batch) addUp(ctx context.Context) (added, changed []ledger.Period, err error) {
-	all := ledger.Sorted(b.periods)
-	if err := ledger.Read(ctx, b.tx, b.engine, all, b.stored); err != nil {
-		return nil, nil, err
-	}
-	for _, p := range all {
-		total, known := b.stored[p] // zero: it is new
-		if err := total.Merge(b.periods[p]); err != nil {
-			return nil, nil, err
-		}
-		b.stored[p] = total
-		if known {
-			changed = append(changed, p)
-		} else {
-			added = append(added, p)
-		}
-	}
-	return added, changed, nil
 }

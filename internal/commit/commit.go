@@ -44,15 +44,22 @@ func New(c Config) *Committer {
 	return m
 }
 
-// Close refuses new calls and waits for those under way.
-func (m *Committer) Close() { m.queue.Close() }
+// Close refuses new calls and waits for those under way, and for a fold.
+func (m *Committer) Close() {
+	m.queue.Close()
+	m.folds.close()
+}
 
 // Do does a call in a batch with others.
 func (m *Committer) Do(ctx context.Context, c Call) error { return m.queue.Do(ctx, c) }
 
 // DoAll does all of the calls in one transaction of their own, or none.
 func (m *Committer) DoAll(ctx context.Context, calls []Call) error {
-	return m.transact(ctx, nil, calls, first)
+	err := m.transact(ctx, nil, calls, first)
+	if err == nil {
+		m.foldDue(calls, nil)
+	}
+	return err
 }
 
 // DoWithin does all of the calls, or none, in a caller's transaction: write runs a body within it.
@@ -103,6 +110,7 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 		errs, err = m.once(ctx, calls)
 	}
 	if err == nil {
+		m.foldDue(calls, errs)
 		return errs
 	}
 	if uncertain && !isFault(err) && !errors.Is(err, fault.ErrUncertain) { // the first attempt is still uncertain

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -26,8 +27,9 @@ import (
 const (
 	plainColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, acquired_at, " +
 		"expires_at"
-	sparseColumns = "reserved_output, attempt_group, attempt, consumer_id, consumer_path, access_key_id"
-	leaseColumns  = plainColumns + ", " + sparseColumns
+	sparseColumns = "reserved_output, attempt_group, attempt, consumer_id, consumer_path, access_key_id," +
+		" COALESCE(CAST(tags AS text), '')"
+	leaseColumns = plainColumns + ", " + sparseColumns
 )
 
 // readOpen reads the open leases of providers and counts them in their pools, which have been read.
@@ -99,7 +101,7 @@ func scanLease(scan func(...any) error) (*pool.Lease, error) {
 	l := new(pool.Lease)
 	return l, scan(
 		&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired, &l.Expires,
-		&l.Output, &l.AttemptGroup, &l.Attempt, &l.For, &l.Path, &l.By)
+		&l.Output, &l.AttemptGroup, &l.Attempt, &l.For, &l.Path, &l.By, &l.Tags)
 }
 
 // leasesOfSQL selects the leases of all keys of a provider.
@@ -125,7 +127,8 @@ var (
 		bulk.Sparse{Column: keylease.FieldAttempt, Default: keylease.DefaultAttempt},
 		bulk.Sparse{Column: keylease.FieldConsumerID, Default: (*uuid.UUID)(nil)},
 		bulk.Sparse{Column: keylease.FieldConsumerPath, Default: keylease.DefaultConsumerPath},
-		bulk.Sparse{Column: keylease.FieldAccessKeyID, Default: (*uuid.UUID)(nil)})
+		bulk.Sparse{Column: keylease.FieldAccessKeyID, Default: (*uuid.UUID)(nil)},
+		bulk.Sparse{Column: keylease.FieldTags, Default: (*string)(nil)})
 	insertExpired = bulk.NewInsert(expiredlease.Table, strings.Split(expiredColumns, ", "), "")
 )
 
@@ -134,7 +137,7 @@ func leaseRows(leases []*pool.Lease) (rows [][]any) {
 	for _, l := range leases {
 		rows = append(rows, []any{
 			l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe, l.Acquired, l.Expires,
-			l.Output, l.AttemptGroup, l.Attempt, l.For, l.Path, l.By,
+			l.Output, l.AttemptGroup, l.Attempt, l.For, l.Path, l.By, ledger.TagsCell(l.Tags),
 		})
 	}
 	return rows

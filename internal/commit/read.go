@@ -89,7 +89,9 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 // The numbers of placeholders ascend, because SQLite takes them for names and counts by itself.
 const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, '')," +
 	" COALESCE(p.min_context_tokens, 0), " + ledger.RateColumns + "," +
-	" p.effective_from, p.effective_to FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
+	" p.effective_from, p.effective_to, COALESCE(f.folded_to, m.id)" +
+	" FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
+	" LEFT JOIN usage_folds AS f ON f.model_id = m.id" +
 	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
 	" AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
@@ -103,6 +105,7 @@ func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.U
 	return bulk.Scan(ctx, tx, query, append(args, b.from), func(scan func(...any) error) error {
 		var (
 			model, provider, id uuid.UUID
+			folded              uuid.UUID
 			name                string
 			p                   ent.Price
 			effectiveFrom       *time.Time // NULL: there is no price
@@ -110,10 +113,10 @@ func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.U
 		cells := append(
 			[]any{&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens}, ledger.RateCells(&p)...,
 		)
-		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo)...); err != nil {
+		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo, &folded)...); err != nil {
 			return err
 		}
-		b.models[model] = namedModel{provider, name}
+		b.models[model], b.folded[model] = namedModel{provider, name}, folded
 		b.known.Store(model, b.models[model])
 		if effectiveFrom == nil {
 			return nil
@@ -138,13 +141,21 @@ func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []strin
 
 // learnOwners takes the policy's lock and finds the consumers that calls name, with all above them.
 func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
-	if len(n.owners)+len(n.accessKeys) == 0 {
+	if len(n.owners)+len(n.accessKeys) == 0 && !n.tagged {
 		return nil
 	}
 	if b.engine == dialect.Postgres {
 		if _, err := b.tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", PolicyLock); err != nil {
 			return err
 		}
+	}
+	if n.tagged {
+		if err := b.openBook(ctx); err != nil {
+			return err
+		}
+	}
+	if len(n.owners)+len(n.accessKeys) == 0 {
+		return nil
 	}
 	if err := b.findOwners(ctx, b.tx, n.owners, n.accessKeys); err != nil {
 		return err
@@ -166,13 +177,22 @@ func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
 	return nil
 }
 
+// policyVersion reads the version of the policy, once.
+func (b *batch) policyVersion(ctx context.Context, tx bulk.Querier) (int64, error) {
+	if b.version != nil {
+		return *b.version, nil
+	}
+	b.version = new(int64)
+	err := bulk.Scan(ctx, tx, "SELECT COALESCE((SELECT version FROM policy_version), 0)", nil,
+		func(scan func(...any) error) error { return scan(b.version) })
+	return *b.version, err
+}
+
 // findOwners finds consumers and access keys, with their consumers and all above them: those that are remembered, and
 // the others in the database.
 func (b *batch) findOwners(ctx context.Context, tx bulk.Querier, owners, accessKeys map[uuid.UUID]bool) error {
 	b.makeRoom()
-	var version int64
-	const current = "SELECT COALESCE((SELECT version FROM policy_version), 0)"
-	err := bulk.Scan(ctx, tx, current, nil, func(scan func(...any) error) error { return scan(&version) })
+	version, err := b.policyVersion(ctx, tx)
 	if err != nil {
 		return err
 	}

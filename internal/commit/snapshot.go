@@ -21,7 +21,8 @@ type snapshot struct {
 
 	models    map[uuid.UUID]namedModel // with their prices
 	prices    map[uuid.UUID][]*ent.Price
-	from      time.Time // prices are in effect then or later
+	folded    map[uuid.UUID]uuid.UUID // by model: up to which event usage by value is added up
+	from      time.Time               // prices are in effect then or later
 	stored    map[ledger.Period]ledger.Sums
 	keys      map[uuid.UUID]*pool.Key
 	groups    map[uuid.UUID]*pool.Group
@@ -50,6 +51,7 @@ func newSnapshot(strategy pool.Strategy, now time.Time) *snapshot {
 	return &snapshot{
 		strategy: strategy,
 		models:   map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{},
+		folded: map[uuid.UUID]uuid.UUID{},
 		stored: map[ledger.Period]ledger.Sums{},
 		keys:   map[uuid.UUID]*pool.Key{}, groups: map[uuid.UUID]*pool.Group{}, pools: map[uuid.UUID]*pool.Pool{},
 		providers: map[uuid.UUID]*pool.Provider{}, states: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{},

@@ -20,6 +20,7 @@ import (
 
 // spending is what a batch knows of consumers and budgets, and what it adds.
 type spending struct {
+	version    *int64               // of the policy; nil: it was not read
 	owners     map[uuid.UUID]*Owner // the consumers that calls name, and all above them
 	accessKeys map[uuid.UUID]*AccessKey
 	counters   map[counterID]*budget.Counter
@@ -32,7 +33,8 @@ type spending struct {
 func (s *spending) makeRoom() {
 	if s.owners == nil {
 		*s = spending{
-			owners: map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*AccessKey{},
+			version: s.version,
+			owners:  map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*AccessKey{},
 			counters: map[counterID]*budget.Counter{}, running: map[counterID]int64{}, spent: map[counterID]*addition{},
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -37,7 +38,8 @@ type Event struct {
 	Attempt               int        // from 1; 0: it was not said
 	ProviderCost          *money.USD // nil: the provider does not say
 	ProviderCostSource    string
-	Fingerprint           int64 // see Print; 0: none
+	Tags                  string // JSON, as ent/schema's Tags; empty: none
+	Fingerprint           int64  // see Print; 0: none
 }
 
 // Quarter returns the quarter of an hour in which the event is counted.
@@ -96,6 +98,7 @@ var insertEvents = bulk.NewSparse(usageevent.Table, slices.Concat([]string{
 	bulk.Sparse{Column: usageevent.FieldProviderCostSource, Default: usageevent.DefaultProviderCostSource},
 	bulk.Sparse{Column: usageevent.FieldConsumerID, Default: (*uuid.UUID)(nil)},
 	bulk.Sparse{Column: usageevent.FieldAccessKeyID, Default: (*uuid.UUID)(nil)},
+	bulk.Sparse{Column: usageevent.FieldTags, Default: (*string)(nil)},
 )
 
 // InsertEvents writes new events.
@@ -116,18 +119,31 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 			e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, (*int64)(e.Cost), string(status), e.Latency, e.Success,
 			e.ErrorClass, e.HTTPStatus, fingerprint, t[0], t[1], t[2], t[3], t[4],
 			string(cmp.Or(e.Status, usageevent.DefaultUsageStatus)), e.FirstToken, e.AttemptGroup, e.Attempt,
-			(*int64)(e.ProviderCost), e.ProviderCostSource, e.Consumer, e.AccessKey,
+			(*int64)(e.ProviderCost), e.ProviderCostSource, e.Consumer, e.AccessKey, TagsCell(e.Tags),
 		}
 	}
 	return insertEvents.Run(ctx, tx, engine, rows)
 }
 
+// TagsCell returns tags as they are stored: nil if there are none.
+func TagsCell(tags string) *string {
+	if tags == "" {
+		return nil
+	}
+	return &tags
+}
+
 var (
-	readEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, latency_ms, success, usage_status, ttft_ms," +
-		" attempt, provider_cost, " +
-		strings.Join(TokenColumns, ", ") + " FROM " + usageevent.Table + " WHERE id > $1 AND id < $2"
-	readEventsOfAll   = readEventsSQL + " ORDER BY id LIMIT $3"
-	readEventsOfModel = readEventsSQL + " AND model_id = $3 ORDER BY id LIMIT $4"
+	eventColumns = "SELECT e.id, e.at, e.model_id, e.api_key_id, e.price_id, e.cost, e.latency_ms, e.success," +
+		" e.usage_status, e.ttft_ms, e.attempt, e.provider_cost, e.consumer_id, COALESCE(CAST(e.tags AS text), ''), e." +
+		strings.Join(TokenColumns, ", e.") + " FROM "
+	readEventsSQL     = eventColumns + usageevent.Table + " AS e WHERE e.id > $1 AND e.id < $2"
+	readEventsOfAll   = readEventsSQL + " ORDER BY e.id LIMIT $3"
+	readEventsOfModel = readEventsSQL + " AND e.model_id = $3 ORDER BY e.id LIMIT $4"
+	// SQLite reads the left side of a CROSS JOIN first: the models.
+	readTailSQL = eventColumns + "models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id CROSS JOIN " +
+		usageevent.Table + " AS e WHERE e.model_id = m.id AND e.id > COALESCE(f.folded_to, m.id) AND e.id >= $1" +
+		" AND e.id < $2"
 )
 
 // ReadEvents calls each for up to limit events between two ids, in their order: of one model, or of all models if model
@@ -139,12 +155,30 @@ func ReadEvents(
 	if model != uuid.Nil {
 		query, args = readEventsOfModel, []any{after, before, model, limit}
 	}
+	return scanEvents(ctx, tx, query, args, each)
+}
+
+// ReadTail calls each for the events between two ids that are not folded, of the models that a query selects.
+func ReadTail(
+	ctx context.Context, tx bulk.Querier, q Query, from, before uuid.UUID, each func(Event, error) error,
+) error {
+	query, args := readTailSQL, []any{from, before}
+	for _, c := range q.models() {
+		args = append(args, c.id)
+		query += fmt.Sprintf(" AND %s $%d", c.column, len(args))
+	}
+	return scanEvents(ctx, tx, query, args, each)
+}
+
+func scanEvents(
+	ctx context.Context, tx bulk.Querier, query string, args []any, each func(Event, error) error,
+) error {
 	return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
 		var e Event
 		t := &e.Tokens
 		err := scan(
 			&e.ID, &e.At, &e.Model, &e.Key, &e.Price, &e.Cost, &e.Latency, &e.Success, &e.Status, &e.FirstToken,
-			&e.Attempt, &e.ProviderCost, &t[0], &t[1], &t[2], &t[3], &t[4],
+			&e.Attempt, &e.ProviderCost, &e.Consumer, &e.Tags, &t[0], &t[1], &t[2], &t[3], &t[4],
 		)
 		return each(e, err)
 	})

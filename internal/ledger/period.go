@@ -26,16 +26,24 @@ const (
 	DayGrain     Grain = "day"     // of UTC
 )
 
-// Period names a row of usage_quarters or usage_tracking; or, without key and price, one of their totals.
+// Period names a row of usage_quarters or usage_tracking; or, without key and price, one of their totals; or, by value,
+// a row of usage_by_value or its quarters.
 type Period struct {
-	Model, Key, Price uuid.UUID
+	Model, Key, Price uuid.UUID // by value, Key is the value of a dimension
 	Grain             Grain
 	Start             time.Time
+	ByValue           bool
 }
 
 // QuarterOf returns the quarter of an hour in which a request is counted.
 func QuarterOf(model, key, price uuid.UUID, at time.Time) Period {
 	return Period{Model: model, Key: key, Price: price, Grain: QuarterGrain, Start: at.Truncate(utc.Quarter)}
+}
+
+// Under returns the period of a value in which the usage of this one is counted.
+func (p Period) Under(value uuid.UUID) Period {
+	p.Key, p.ByValue = value, true
+	return p
 }
 
 // IsTotal reports whether the period sums up all keys and prices of a model.
@@ -46,8 +54,11 @@ func (p Period) Table() (i int) {
 	if p.Grain == DayGrain {
 		i++
 	}
-	if p.IsTotal() {
+	switch {
+	case p.IsTotal():
 		i += 2
+	case p.ByValue:
+		i += 4
 	}
 	return i
 }

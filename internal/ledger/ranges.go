@@ -50,11 +50,28 @@ func Parts(start, end time.Time, cuts []time.Time) (all []Part) {
 	return all
 }
 
-// Query selects the periods to read: by key and price, or the totals of models. A zero id is no condition. Models are
-// always joined, because the indexes begin with a model or a key.
+// Query selects the periods to read: by key and price; the totals of models; or by the values of a dimension. A zero id
+// is no condition. Models are always joined, because the indexes begin with a model, a key or a value.
 type Query struct {
 	Totals                       bool
+	Dimension                    uuid.UUID
 	Model, Provider, Family, Key uuid.UUID
+}
+
+// condition is what a column must be.
+type condition struct {
+	column string
+	id     uuid.UUID
+}
+
+// models are the conditions of the models, which are m.
+func (q Query) models() (all []condition) {
+	for _, c := range []condition{{"m.id =", q.Model}, {"m.provider_id =", q.Provider}, {"m.family_id =", q.Family}} {
+		if c.id != uuid.Nil {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // Row is a row as read.
@@ -62,7 +79,7 @@ type Row struct {
 	*Cells
 	Grain      Grain
 	Start      time.Time
-	Model, Key string // ids
+	Model, Key string // ids; in a dimension, Key is the value's
 }
 
 // maxParts is how many parts a statement reads: SQLite has a limit of 500.
@@ -98,7 +115,11 @@ func (q Query) statement(engine string, parts []Part) (string, []any) {
 	if engine == dialect.SQLite {
 		seconds = "unixepoch(t.period_start)"
 	}
-	if !q.Totals {
+	byValue := q.Dimension != uuid.Nil
+	switch {
+	case byValue:
+		key = "CAST(t.value_id AS text)"
+	case !q.Totals:
 		key = "CAST(t.api_key_id AS text)"
 	}
 	var (
@@ -110,8 +131,10 @@ func (q Query) statement(engine string, parts []Part) (string, []any) {
 		return fmt.Sprintf(" AND %s $%d", condition, len(args))
 	}
 	for _, p := range parts {
-		i := slices.IndexFunc(Tables[:], func(t *Table) bool { return t.Grain == p.grain && t.Totals == q.Totals })
-		// SQLite reads the left side of a CROSS JOIN first: the few models, or the key.
+		i := slices.IndexFunc(Tables[:], func(t *Table) bool {
+			return t.Grain == p.grain && t.Totals == q.Totals && t.ByValue == byValue
+		})
+		// SQLite reads the left side of a CROSS JOIN first: the few models, the key, or the values.
 		table := Tables[i].Name
 		from := "models AS m CROSS JOIN " + table + " AS t"
 		conditions := ""
@@ -119,13 +142,12 @@ func (q Query) statement(engine string, parts []Part) (string, []any) {
 			from = table + " AS t CROSS JOIN models AS m"
 			conditions += where("t.api_key_id =", q.Key)
 		}
-		for _, c := range []struct {
-			column string
-			id     uuid.UUID
-		}{{"m.id =", q.Model}, {"m.provider_id =", q.Provider}, {"m.family_id =", q.Family}} {
-			if c.id != uuid.Nil {
-				conditions += where(c.column, c.id)
-			}
+		if byValue {
+			from = "dimension_values AS v CROSS JOIN " + table + " AS t CROSS JOIN models AS m"
+			conditions += " AND t.value_id = v.id" + where("v.dimension_id =", q.Dimension)
+		}
+		for _, c := range q.models() {
+			conditions += where(c.column, c.id)
 		}
 		conditions += where("t.period_start >=", p.from) + where("t.period_start <", p.to)
 		selects = append(selects, fmt.Sprintf(

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -37,18 +40,26 @@ func (t *Table) readChunk(n int) string {
 		func(i int) string { return fmt.Sprintf("column%d", i+1) })
 }
 
-// readPostgres reads any number of periods of all tables in one round trip.
-var readPostgres = func() string {
+// readPostgres reads any number of periods of some tables in one round trip.
+func readPostgres(tables []*Table) string {
 	var selects []string
 	first := 1
-	for _, t := range Tables {
+	for _, t := range tables {
 		columns := append([]string{bulk.Number}, t.key...)
 		v := bulk.Unnest(first, t.Name, columns)
 		selects = append(selects, t.readText(v, func(i int) string { return columns[i] }))
 		first += len(columns)
 	}
 	return strings.Join(selects, " UNION ALL ")
-}()
+}
+
+// byKey and byValue are the tables that are read together: most batches add to no value.
+var byKey, byValue = tableGroup{0, readPostgres(Tables[:4])}, tableGroup{4, readPostgres(Tables[4:])}
+
+type tableGroup struct {
+	first int // its first table
+	read  string
+}
 
 // Read adds the stored periods to a map. It does not read periods that are in the map already.
 func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period, into map[Period]Sums) error {
@@ -73,15 +84,7 @@ func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period,
 		return err
 	}
 	if engine == dialect.Postgres {
-		var all []any
-		for i, t := range Tables {
-			args, err := bulk.Arrays(1+len(t.key), rows[i])
-			if err != nil {
-				return err
-			}
-			all = append(all, args...)
-		}
-		return bulk.Scan(ctx, tx, readPostgres, all, keep)
+		return cmp.Or(byKey.scan(ctx, tx, rows[:4], keep), byValue.scan(ctx, tx, rows[4:], keep))
 	}
 	for i, t := range Tables {
 		err := bulk.Chunks(rows[i], func(some [][]any) error {
@@ -92,6 +95,49 @@ func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period,
 		}
 	}
 	return nil
+}
+
+// scan reads the rows of the group's tables, if there are any.
+func (g tableGroup) scan(
+	ctx context.Context, tx bulk.Querier, rows [][][]any, keep func(scan func(...any) error) error,
+) error {
+	var all []any
+	n := 0
+	for i, some := range rows {
+		args, err := bulk.Arrays(1+len(Tables[g.first+i].key), some)
+		if err != nil {
+			return err
+		}
+		all, n = append(all, args...), n+len(some)
+	}
+	if n == 0 {
+		return nil
+	}
+	return bulk.Scan(ctx, tx, g.read, all, keep)
+}
+
+// AddUp adds sums to the stored ones, which it reads unless they are in stored, and leaves them there. It returns the
+// periods to insert and the periods to update.
+func AddUp(
+	ctx context.Context, tx bulk.Querier, engine string, sums, stored map[Period]Sums,
+) (added, changed []Period, err error) {
+	all := Sorted(sums)
+	if err := Read(ctx, tx, engine, all, stored); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range all {
+		total, known := stored[p] // zero: it is new
+		if err := total.Merge(sums[p]); err != nil {
+			return nil, nil, err
+		}
+		stored[p] = total
+		if known {
+			changed = append(changed, p)
+		} else {
+			added = append(added, p)
+		}
+	}
+	return added, changed, nil
 }
 
 // Write inserts periods, in their order, or overwrites stored ones.
@@ -148,6 +194,7 @@ type Table struct {
 	Name    string
 	Grain   Grain
 	Totals  bool
+	ByValue bool
 	columns []string
 	key     []string           // the columns that identify a row
 	read    func(n int) string // n rows, on SQLite
@@ -163,10 +210,12 @@ var Tables = [...]*Table{
 	newTable(usage.Table, DayGrain, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
 	newTable(usagetotalquarter.Table, QuarterGrain, usagetotal.FieldModelID),
 	newTable(usagetotal.Table, DayGrain, usagetotal.FieldModelID),
+	newTable(usagebyvaluequarter.Table, QuarterGrain, usage.FieldModelID, usagebyvalue.FieldValueID, usage.FieldPriceID),
+	newTable(usagebyvalue.Table, DayGrain, usage.FieldModelID, usagebyvalue.FieldValueID, usage.FieldPriceID),
 }
 
 func newTable(name string, of Grain, by ...string) *Table {
-	t := &Table{Name: name, Grain: of, Totals: len(by) == 1}
+	t := &Table{Name: name, Grain: of, Totals: len(by) == 1, ByValue: slices.Contains(by, usagebyvalue.FieldValueID)}
 	t.key = append(slices.Clone(by), usage.FieldPeriodStart)
 	if !t.Totals {
 		t.key = t.key[1:] // the price says which model

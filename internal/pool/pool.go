@@ -386,6 +386,7 @@ type Lease struct {
 	Acquired time.Time
 	Expires  time.Time
 
+	Tags         string // JSON; empty: none
 	AttemptGroup string
 	Attempt      int
 }

@@ -1,0 +1,312 @@
+// Package dimension has what usage is summed by beside models and keys: dimensions such as "feature", their values, and
+// which values a request counts under. A fold adds requests to the periods of their values some time after they were
+// recorded; until then they are the tail, which reports add.
+package dimension
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/schema"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// Consumer is the name of the built-in dimension of consumers.
+const Consumer = "consumer"
+
+// OtherName is the tag for which there was no room. As a tag it counts there, too.
+const OtherName = "(other)"
+
+// The ids of the dimension of consumers, and of its values for requests for nobody and for consumers that were purged.
+// The migration that made the tables knows them, too.
+var (
+	ConsumerID   = uuid.MustParse("00000000-0000-7000-8000-000000000001")
+	UnassignedID = uuid.MustParse("00000000-0000-7000-8000-000000000002")
+	OtherID      = uuid.MustParse("00000000-0000-7000-8000-000000000003")
+)
+
+// Dimension is a row of dimensions.
+type Dimension struct {
+	ID                uuid.UUID
+	Name              string
+	Kind              entdimension.Kind
+	Parts             []string // of a composite: their names
+	Max               int      // values
+	DaysOnly          bool
+	Since, OpenFrom   time.Time
+	Retired           *time.Time
+	Unassigned, Other uuid.UUID // values; a composite has no Unassigned
+}
+
+// Counts reports whether requests of an instant count in the dimension.
+func (d *Dimension) Counts(at time.Time) bool {
+	return !at.Before(d.Since) && (d.Retired == nil || at.Before(*d.Retired))
+}
+
+// Value is a row of dimension_values; without an id: there is no such value.
+type Value struct {
+	ID    uuid.UUID
+	Since time.Time
+}
+
+// place names a value by its dimension.
+type place struct {
+	dimension uuid.UUID
+	name      string
+}
+
+// Book has the dimensions of one version, and the values that requests were looked up under.
+type Book struct {
+	All    []*Dimension // those that composites combine come first
+	values map[place]Value
+	tags   map[string]map[string]string // names of values by dimension, by tags as they are stored
+}
+
+// Named returns the dimension with a name, or nil.
+func (b *Book) Named(name string) *Dimension {
+	for _, d := range b.All {
+		if d.Name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+const readSQL = "SELECT d.id, d.name, d.kind, d.parts, d.max_values, d.grain, d.since, d.open_from, d.retired_at," +
+	" v.id, v.kind FROM dimensions AS d LEFT JOIN dimension_values AS v ON v.dimension_id = d.id" +
+	" AND v.kind <> 'value' ORDER BY d.kind = 'composite', d.id"
+
+// Read reads all dimensions.
+func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
+	b := newBook(nil)
+	return b, bulk.Scan(ctx, tx, readSQL, nil, func(scan func(...any) error) error {
+		d := new(Dimension)
+		var kind, grain string
+		var parts []byte
+		var value *uuid.UUID
+		var of *string
+		err := scan(&d.ID, &d.Name, &kind, &parts, &d.Max, &grain, &d.Since, &d.OpenFrom, &d.Retired, &value, &of)
+		if err != nil {
+			return err
+		}
+		if n := len(b.All); n > 0 && b.All[n-1].ID == d.ID {
+			d = b.All[n-1]
+		} else {
+			b.All = append(b.All, d)
+		}
+		d.Kind, d.DaysOnly = entdimension.Kind(kind), grain == string(entdimension.GrainDay)
+		d.Since, d.OpenFrom = utc.Of(d.Since), utc.Of(d.OpenFrom)
+		switch {
+		case value == nil:
+		case *of == string(dimensionvalue.KindOther):
+			d.Other = *value
+		default:
+			d.Unassigned = *value
+		}
+		if len(parts) == 0 {
+			return nil
+		}
+		if err := json.Unmarshal(parts, &d.Parts); err != nil {
+			return fmt.Errorf("%w: parts of dimension %s: %w", fault.ErrCorrupt, d.ID, err)
+		}
+		return nil
+	})
+}
+
+func newBook(all []*Dimension) *Book {
+	return &Book{All: all, values: map[place]Value{}, tags: map[string]map[string]string{}}
+}
+
+// Counted is a value that a request counts under.
+type Counted struct {
+	*Dimension
+
+	Value uuid.UUID
+}
+
+// Of returns the values that a request counts under, one for each dimension that counts it. Values that a book has not
+// learned are unknown: missing is called for them, if it is not nil.
+func (b *Book) Of(e *ledger.Event, missing func(*Dimension, string)) (all []Counted, err error) {
+	names, err := b.namesOf(e.Tags)
+	if err != nil {
+		return nil, err
+	}
+	all = make([]Counted, 0, len(b.All))
+	for _, d := range b.All {
+		if !d.Counts(e.At) {
+			continue
+		}
+		name := names[d.Name]
+		switch d.Kind {
+		case entdimension.KindConsumer:
+			name = ""
+			if e.Consumer != nil {
+				name = e.Consumer.String()
+			}
+		case entdimension.KindComposite:
+			if name = combined(d.Parts, all); name == "" { // a part is younger than the composite: it is damaged
+				return nil, fmt.Errorf("%w: a part of dimension %q counts no request of %s", fault.ErrCorrupt, d.Name,
+					e.At.Format(time.RFC3339))
+			}
+		}
+		switch name {
+		case "":
+			all = append(all, Counted{d, d.Unassigned})
+			continue
+		case OtherName:
+			all = append(all, Counted{d, d.Other})
+			continue
+		}
+		v, known := b.values[place{d.ID, name}]
+		if !known && missing != nil {
+			missing(d, name)
+		}
+		if v.ID == uuid.Nil || e.At.Before(v.Since) {
+			v.ID = d.Other
+		}
+		all = append(all, Counted{d, v.ID})
+	}
+	return all, nil
+}
+
+// combined returns the name of a composite's value: the ids of the values of its parts.
+func combined(parts []string, all []Counted) string {
+	ids := make([]string, 0, len(parts))
+	for _, part := range parts {
+		for _, c := range all {
+			if c.Name == part {
+				ids = append(ids, c.Value.String())
+			}
+		}
+	}
+	if len(ids) < len(parts) {
+		return ""
+	}
+	return NameOf(ids)
+}
+
+// NameOf returns the name of the value of several tags, or of several ids.
+func NameOf(texts []string) string {
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	to.SetEscapeHTML(false)
+	_ = to.Encode(texts) // texts can be encoded, and a buffer takes them
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// TextsOf returns the texts of a name, the opposite of NameOf.
+func TextsOf(name string) (texts []string, err error) {
+	if err = json.Unmarshal([]byte(name), &texts); err != nil {
+		err = fmt.Errorf("%w: name of a dimension's value: %w", fault.ErrCorrupt, err)
+	}
+	return texts, err
+}
+
+// maxTags is how many texts of tags a book remembers.
+const maxTags = 10_000
+
+// namesOf returns the names of the values of tags, by dimension.
+func (b *Book) namesOf(tags string) (map[string]string, error) {
+	if tags == "" {
+		return nil, nil
+	}
+	if names, known := b.tags[tags]; known {
+		return names, nil
+	}
+	var all schema.Tags
+	if err := json.Unmarshal([]byte(tags), &all); err != nil {
+		return nil, fmt.Errorf("%w: tags: %w", fault.ErrCorrupt, err)
+	}
+	names := make(map[string]string, len(all))
+	for name, texts := range all {
+		d := b.Named(name)
+		switch {
+		case d == nil || len(texts) == 0:
+		case d.Kind == entdimension.KindMulti:
+			names[name] = NameOf(texts)
+		default:
+			names[name] = texts[0]
+		}
+	}
+	if len(b.tags) >= maxTags {
+		clear(b.tags)
+	}
+	b.tags[tags] = names
+	return names, nil
+}
+
+// AddTo adds a request to the periods of its values.
+func (b *Book) AddTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event) error {
+	values, err := b.Of(e, nil)
+	if err != nil {
+		return err
+	}
+	one, quarter := e.Sums(), e.Quarter()
+	for _, v := range values {
+		under := quarter.Under(v.Value)
+		of := []ledger.Period{under, under.Day()}
+		if v.DaysOnly {
+			of = of[1:]
+		}
+		for _, p := range of {
+			s := periods[p]
+			if err := s.Merge(one); err != nil {
+				return err
+			}
+			periods[p] = s
+		}
+	}
+	return nil
+}
+
+// Marshal returns tags as they are stored: each dimension's are sorted, and each of them is there once. It returns ""
+// for no tags.
+func Marshal(tags schema.Tags) string {
+	if len(tags) == 0 {
+		return ""
+	}
+	sorted := make(schema.Tags, len(tags))
+	for name, texts := range tags {
+		if len(texts) > 0 {
+			sorted[name] = slices.Compact(slices.Sorted(slices.Values(texts)))
+		}
+	}
+	if len(sorted) == 0 {
+		return ""
+	}
+	text, _ := json.Marshal(sorted) // texts can be marshaled
+	return string(text)
+}
+
+// Check returns fault.ErrInvalidData if a request of an instant may not have tags, which are as they are stored.
+func (b *Book) Check(tags string, at time.Time) error {
+	var all schema.Tags
+	if err := json.Unmarshal([]byte(tags), &all); err != nil {
+		return fmt.Errorf("%w: tags: %w", fault.ErrInvalidData, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		d := b.Named(name)
+		switch {
+		case d == nil || d.Kind != entdimension.KindSingle && d.Kind != entdimension.KindMulti:
+			return fmt.Errorf("%w: there is no dimension %.64q for tags: see CreateDimension", fault.ErrInvalidData, name)
+		case d.Retired != nil && !at.Before(*d.Retired):
+			return fmt.Errorf("%w: dimension %q is retired", fault.ErrInvalidData, name)
+		case d.Kind == entdimension.KindSingle && len(all[name]) > 1:
+			return fmt.Errorf("%w: dimension %q takes one tag, not %d", fault.ErrInvalidData, name, len(all[name]))
+		}
+	}
+	return nil
+}

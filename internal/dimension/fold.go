@@ -1,0 +1,126 @@
+package dimension
+
+import (
+	"context"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// Tail is what a fold adds up.
+type Tail struct {
+	Model uuid.UUID
+	Now   time.Time
+	Limit int // events
+}
+
+// longest is how far back a fold stays behind the oldest open lease, whose request will have happened when the lease
+// began. What is recorded later than that is added up by its own transaction.
+const longest = 2 * time.Minute
+
+var keepFold = bulk.NewInsert(usagefold.Table, []string{
+	usagefold.FieldID, usagefold.FieldModelID, usagefold.FieldFoldedTo,
+}, " ON CONFLICT (model_id) DO UPDATE SET folded_to = excluded.folded_to")
+
+// Fold adds the first events of a tail to the periods of their values, and moves the mark behind them, in one
+// transaction. It reports whether there are more. An event that cannot be read is passed over: VerifyLedger tells.
+func (b *Book) Fold(ctx context.Context, tx *ent.Client, engine string, m *Memory, tail Tail) (more bool, err error) {
+	if len(b.All) == 0 {
+		return false, nil
+	}
+	if engine == dialect.Postgres {
+		if err := ledger.LockModels(ctx, tx, []uuid.UUID{tail.Model}); err != nil {
+			return false, err
+		}
+	}
+	after, until, err := b.bounds(ctx, tx, tail)
+	if err != nil {
+		return false, err
+	}
+	to := ledger.FirstEventID(until)
+	if !less(after, to) {
+		return false, nil
+	}
+	var events []ledger.Event
+	read, last := 0, to
+	err = ledger.ReadEvents(ctx, tx, tail.Model, after, to, tail.Limit, func(e ledger.Event, err error) error {
+		if read++; e.ID != uuid.Nil {
+			last = e.ID
+		}
+		if err == nil {
+			e.At = utc.Of(e.At)
+			events = append(events, e)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if more = read == tail.Limit; !more {
+		last = to
+	}
+	if err := b.Learn(ctx, tx, m, events); err != nil {
+		return false, err
+	}
+	sums := map[ledger.Period]ledger.Sums{}
+	for i := range events {
+		if err := b.AddTo(sums, &events[i]); err != nil {
+			return false, err
+		}
+	}
+	if err := addUp(ctx, tx, engine, sums); err != nil {
+		return false, err
+	}
+	return more, keepFold.Run(ctx, tx, engine, [][]any{{usagefold.DefaultID(), tail.Model, last}})
+}
+
+// addUp adds sums to the stored ones.
+func addUp(ctx context.Context, tx *ent.Client, engine string, sums map[ledger.Period]ledger.Sums) error {
+	stored := map[ledger.Period]ledger.Sums{}
+	added, changed, err := ledger.AddUp(ctx, tx, engine, sums, stored)
+	if err == nil {
+		err = ledger.Write(ctx, tx, engine, added, stored)
+	}
+	if err == nil {
+		err = ledger.Add(ctx, tx, engine, changed, stored, sums)
+	}
+	return err
+}
+
+// FoldedTo returns the last event of a model that is folded. What happened before the model was created is, too: ids
+// of models begin with their time, as those of events do.
+func FoldedTo(ctx context.Context, tx bulk.Querier, model uuid.UUID) (to uuid.UUID, err error) {
+	err = bulk.Scan(ctx, tx, "SELECT COALESCE(f.folded_to, m.id) FROM models AS m LEFT JOIN usage_folds AS f"+
+		" ON f.model_id = m.id WHERE m.id = $1", []any{model}, func(scan func(...any) error) error { return scan(&to) })
+	return to, err
+}
+
+// bounds returns the last event of a model that is folded, and the instant up to which the others can be.
+func (b *Book) bounds(ctx context.Context, tx *ent.Client, tail Tail) (after uuid.UUID, until time.Time, err error) {
+	after, err = FoldedTo(ctx, tx, tail.Model)
+	until = tail.Now
+	if err == nil {
+		err = bulk.Scan(ctx, tx, "SELECT acquired_at FROM key_leases WHERE model_id = $1 ORDER BY acquired_at LIMIT 1",
+			[]any{tail.Model}, func(scan func(...any) error) error {
+				var oldest time.Time
+				err := scan(&oldest)
+				until = utc.Max(utc.Min(until, oldest), tail.Now.Add(-longest))
+				return err
+			})
+	}
+	first := b.All[0].Since
+	for _, d := range b.All {
+		first = utc.Min(first, d.Since)
+	}
+	if since := ledger.FirstEventID(first); less(after, since) { // what was before counts in no dimension
+		after = since
+	}
+	return after, until, err
+}

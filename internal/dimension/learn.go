@@ -1,0 +1,235 @@
+package dimension
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+)
+
+// Memory is what a process remembers of dimensions and values, as of a version of the policy. Nobody changes what is
+// remembered. That something is not there is not remembered.
+type Memory struct {
+	mu      sync.Mutex
+	version int64
+	all     []*Dimension // nil: nothing is remembered
+	values  map[place]Value
+}
+
+// maxValues is how many values are remembered; with more, all are forgotten.
+const maxValues = 200_000
+
+// Open returns a book as of a version, which it reads unless it is remembered.
+func (m *Memory) Open(ctx context.Context, tx bulk.Querier, version int64) (*Book, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all != nil && m.version == version {
+		return newBook(m.all), nil
+	}
+	b, err := Read(ctx, tx)
+	if err == nil && (m.all == nil || m.version < version) {
+		m.version, m.all, m.values = version, append([]*Dimension{}, b.All...), map[place]Value{}
+	}
+	return b, err
+}
+
+// recall looks names up in what is remembered, and returns those that are not there.
+func (m *Memory) recall(b *Book, names map[place]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for p := range names {
+		if v, ok := m.values[p]; ok {
+			b.values[p] = v
+			delete(names, p)
+		}
+	}
+}
+
+// keep remembers values that were read.
+func (m *Memory) keep(b *Book, read []place) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.values) > maxValues {
+		m.values = map[place]Value{}
+	}
+	for _, p := range read {
+		if v := b.values[p]; v.ID != uuid.Nil && m.values != nil {
+			m.values[p] = v
+		}
+	}
+}
+
+// Learn finds the values of events: among those that m remembers, unless it is nil, and in the database.
+func (b *Book) Learn(ctx context.Context, tx bulk.Querier, m *Memory, events []ledger.Event) error {
+	return b.learn(ctx, tx, m, events, func([]place) error { return nil })
+}
+
+// learn has add see the names that are not there: first those of parts, then those of composites, whose names depend on
+// them.
+func (b *Book) learn(
+	ctx context.Context, tx bulk.Querier, m *Memory, events []ledger.Event, add func(absent []place) error,
+) error {
+	if len(b.All) == 0 {
+		return nil
+	}
+	for range 2 {
+		names := map[place]bool{}
+		for i := range events {
+			_, err := b.Of(&events[i], func(d *Dimension, name string) {
+				if d.Kind != entdimension.KindComposite || b.knowsParts(d, names) {
+					names[place{d.ID, name}] = true
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if len(names) == 0 {
+			return nil
+		}
+		if m != nil {
+			m.recall(b, names)
+		}
+		absent, err := b.read(ctx, tx, m, names)
+		if err == nil {
+			err = add(absent)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// knowsParts reports whether no part of a composite is being looked up.
+func (b *Book) knowsParts(d *Dimension, names map[place]bool) bool {
+	for p := range names {
+		for _, part := range d.Parts {
+			if of := b.Named(part); of != nil && of.ID == p.dimension {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// read reads values by their names. It returns the names that are not there.
+func (b *Book) read(ctx context.Context, tx bulk.Querier, m *Memory, names map[place]bool) (absent []place, err error) {
+	sorted := slices.SortedFunc(maps.Keys(names), comparePlaces)
+	for _, d := range b.All {
+		var texts []string
+		for _, p := range sorted {
+			if p.dimension == d.ID {
+				texts = append(texts, p.name)
+			}
+		}
+		for some := range slices.Chunk(texts, 1024) {
+			list, args := bulk.In(some)
+			query := fmt.Sprintf("SELECT name, id, since FROM dimension_values WHERE name IN %s AND dimension_id = $%d"+
+				" AND kind = 'value'", list, len(args)+1)
+			err := bulk.Scan(ctx, tx, query, append(args, d.ID), func(scan func(...any) error) error {
+				var name string
+				var v Value
+				err := scan(&name, &v.ID, &v.Since)
+				b.values[place{d.ID, name}] = v
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	if m != nil {
+		m.keep(b, sorted)
+	}
+	for _, p := range sorted {
+		if _, ok := b.values[p]; !ok {
+			b.values[p] = Value{}
+			absent = append(absent, p)
+		}
+	}
+	return absent, nil
+}
+
+func comparePlaces(a, b place) int {
+	return cmp.Or(bytes.Compare(a.dimension[:], b.dimension[:]), strings.Compare(a.name, b.name))
+}
+
+// insertValues leaves alone what another transaction has inserted.
+var insertValues = bulk.NewInsert(dimensionvalue.Table, []string{
+	dimensionvalue.FieldID, dimensionvalue.FieldDimensionID, dimensionvalue.FieldName, dimensionvalue.FieldSince,
+}, " ON CONFLICT (dimension_id, kind, name) DO NOTHING")
+
+// Intern finds the values of events, and adds those that are not there, as long as their dimensions have room.
+func (b *Book) Intern(ctx context.Context, tx *ent.Client, engine string, m *Memory, events []ledger.Event) error {
+	return b.learn(ctx, tx, m, events, func(absent []place) error { return b.add(ctx, tx, engine, absent) })
+}
+
+// add adds values as long as there is room. On PostgreSQL it locks their dimensions: whoever counts values sees all.
+func (b *Book) add(ctx context.Context, tx *ent.Client, engine string, absent []place) error {
+	if len(absent) == 0 {
+		return nil
+	}
+	names, dims := map[place]bool{}, map[uuid.UUID]bool{}
+	for _, p := range absent {
+		names[p], dims[p.dimension] = true, true
+	}
+	if engine == dialect.Postgres {
+		if err := ledger.LockModels(ctx, tx, slices.Collect(maps.Keys(dims))); err != nil {
+			return err
+		}
+		for _, p := range absent {
+			delete(b.values, p)
+		}
+		var err error
+		if absent, err = b.read(ctx, tx, nil, names); err != nil {
+			return err
+		}
+	}
+	var rows [][]any
+	for _, d := range b.All {
+		if !dims[d.ID] {
+			continue
+		}
+		room, err := d.room(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, p := range absent {
+			if p.dimension != d.ID || room <= 0 {
+				continue
+			}
+			v := Value{dimensionvalue.DefaultID(), d.OpenFrom}
+			room--
+			b.values[p] = v
+			rows = append(rows, []any{v.ID, d.ID, p.name, v.Since})
+		}
+	}
+	return insertValues.Run(ctx, tx, engine, rows)
+}
+
+// room returns how many more values a dimension may have. Each consumer has been given one.
+func (d *Dimension) room(ctx context.Context, tx bulk.Querier) (n int, err error) {
+	if d.Kind == entdimension.KindConsumer {
+		return 0, nil
+	}
+	err = bulk.Scan(ctx, tx, "SELECT count(*) FROM dimension_values WHERE dimension_id = $1 AND kind = 'value'",
+		[]any{d.ID}, func(scan func(...any) error) error { return scan(&n) })
+	return d.Max - n, err
+}
+
+// less compares ids of events, whose order is that of time.
+func less(a, b uuid.UUID) bool { return bytes.Compare(a[:], b[:]) < 0 }
