@@ -49,6 +49,7 @@ const (
 	EntityConsumer   = "consumer"
 	EntityAccessKey  = "access_key"
 	EntityBudget     = "budget"
+	EntityDimension  = "dimension"
 	EntityGrant      = "budget_grant"
 )
 

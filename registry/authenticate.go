@@ -195,12 +195,17 @@ func (r *Registry) writePolicy(ctx context.Context, op string, f fault.List, bod
 		if err := body(tx); err != nil {
 			return err
 		}
-		n, err := tx.PolicyVersion.Update().AddVersion(1).Save(ctx)
-		if err == nil && n == 0 { // the first change
-			err = tx.PolicyVersion.Create().SetNumber(1).SetVersion(1).Exec(ctx)
-		}
-		return err
+		return r.raisePolicy(ctx, tx)
 	})
+}
+
+// raisePolicy counts a change of what processes remember.
+func (r *Registry) raisePolicy(ctx context.Context, tx *ent.Client) error {
+	n, err := tx.PolicyVersion.Update().AddVersion(1).Save(ctx)
+	if err == nil && n == 0 { // the first change
+		err = tx.PolicyVersion.Create().SetNumber(1).SetVersion(1).Exec(ctx)
+	}
+	return err
 }
 
 // forbidden returns the error for a request that a batch forbids.

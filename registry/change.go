@@ -152,6 +152,8 @@ func entityOf(row any) (entity, id string) {
 		return EntityAccessKey, row.ID.String()
 	case *ent.Budget:
 		return EntityBudget, row.ID.String()
+	case *ent.Dimension:
+		return EntityDimension, row.ID.String()
 	case *ent.BudgetGrant:
 		return EntityGrant, row.ID.String()
 	case *ent.Setting:

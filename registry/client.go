@@ -97,8 +97,14 @@ var writers = map[string]string{
 	ent.TypeUsageTotal:        "RecordUsage and RecordUsageBatch",
 	ent.TypeUsageTotalQuarter: "RecordUsage and RecordUsageBatch",
 	ent.TypeUsageHorizon:      "Prune",
-	ent.TypeDataKey:           "RotateKeyring",
-	ent.TypeInstallation:      "RotateKeyring, or rather by Open WithKeyring",
+	ent.TypeDimension:         "CreateDimension, UpdateDimension and RetireDimension",
+	ent.TypeDimensionValue:    "RecordUsage and CreateConsumer",
+	ent.TypeUsageByValue:      "RecordUsage and RecordUsageBatch",
+
+	ent.TypeUsageByValueQuarter: "RecordUsage and RecordUsageBatch",
+	ent.TypeUsageFold:           "RecordUsage and RecordUsageBatch",
+	ent.TypeDataKey:             "RotateKeyring",
+	ent.TypeInstallation:        "RotateKeyring, or rather by Open WithKeyring",
 }
 
 // walking is the driver of the client that Registry.Client returns, over the database or a transaction. Close does

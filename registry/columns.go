@@ -25,7 +25,7 @@ type entity struct {
 
 // entities are the entities that inputs and filters describe, by their mutation's type.
 var entities = describe(schema.APIKey{}, schema.AccessKey{}, schema.AuditEntry{}, schema.Budget{},
-	schema.BudgetCrossing{}, schema.BudgetGrant{}, schema.Consumer{},
+	schema.BudgetCrossing{}, schema.BudgetGrant{}, schema.Consumer{}, schema.Dimension{},
 	schema.DiscoveryLog{}, schema.Model{}, schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{},
 	schema.SDKVersion{}, schema.Setting{}, schema.UsageEvent{})
 

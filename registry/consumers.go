@@ -59,7 +59,7 @@ type ConsumerUpdate struct {
 func (r *Registry) CreateConsumer(ctx context.Context, in ConsumerInput) (*ent.Consumer, error) {
 	op, f := named("create consumer", in.Name, rule.MaxName), judge(draft.Consumer.Create(), in)
 	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.Consumer, error) {
-		return createConsumer(ctx, tx, in)
+		return r.createConsumer(ctx, tx, in)
 	})
 }
 
@@ -87,12 +87,12 @@ func (r *Registry) EnsureConsumer(ctx context.Context, in ConsumerInput) (*ent.C
 		if !ent.IsNotFound(err) { // somebody else was faster
 			return c, err
 		}
-		return createConsumer(ctx, tx, in)
+		return r.createConsumer(ctx, tx, in)
 	})
 }
 
 // createConsumer creates a consumer. The catalogue's lock must be held.
-func createConsumer(ctx context.Context, tx *ent.Client, in ConsumerInput) (*ent.Consumer, error) {
+func (r *Registry) createConsumer(ctx context.Context, tx *ent.Client, in ConsumerInput) (*ent.Consumer, error) {
 	id := consumer.DefaultID()
 	path, err := pathBelow(ctx, tx, in.ParentID, id)
 	if err != nil {
@@ -105,7 +105,10 @@ func createConsumer(ctx context.Context, tx *ent.Client, in ConsumerInput) (*ent
 		return nil, err
 	}
 	c, err := save(ctx, tx, ActionCreate, nil, filled(tx.Consumer.Create().SetID(id).SetPath(path), in))
-	return c, taken(err, "another consumer of the same parent is called %q", in.Name)
+	if err != nil {
+		return nil, taken(err, "another consumer of the same parent is called %q", in.Name)
+	}
+	return c, r.giveValue(ctx, tx, c.ID)
 }
 
 // pathBelow returns the path of a consumer below a live parent, or of one without a parent.

@@ -223,7 +223,7 @@ func undeleteAccessKeys(ctx context.Context, tx *ent.Client, consumers []uuid.UU
 // keys and budgets. A secret of theirs could be given to another access key then.
 //
 // It is one transaction, in which others wait to write. It returns [ErrNotFound] if there is no such consumer, and
-// [ErrForeignKey], changing nothing, if other rows refer to one of them.
+// [ErrForeignKey], changing nothing, if other rows refer to one of them, as the sums of its usage do.
 func (r *Registry) PurgeConsumer(ctx context.Context, id uuid.UUID) error {
 	return r.writePolicy(ctx, fmt.Sprintf("purge consumer %s", id), nil, func(tx *ent.Client) error {
 		top, err := tx.Consumer.Get(ctx, id)
@@ -240,6 +240,13 @@ func (r *Registry) PurgeConsumer(ctx context.Context, id uuid.UUID) error {
 		}
 		ofKeys := accesskey.HasConsumerWith(inSubtree(top))
 		if err := notePurged(ctx, tx, tx.AccessKey.Query().Where(ofKeys).Order(accesskey.ByID())); err != nil {
+			return err
+		}
+		ids, err := tx.Consumer.Query().Where(inSubtree(top)).IDs(ctx)
+		if err == nil {
+			err = noValues(ctx, tx, ids)
+		}
+		if err != nil {
 			return err
 		}
 		for level := MaxConsumerLevels; level >= len(pathIDs(top.Path)); level-- { // children keep their parents

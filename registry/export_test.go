@@ -1,6 +1,12 @@
 package registry
 
-import "github.com/jeffersonwarrior/modelscan/ent"
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+)
 
 // Past returns a client that writes past the rules, as one of somebody's own can.
 func (r *Registry) Past() *ent.Client { return r.client.With(ent.Scope(&operation{clock: r.clock})) }
@@ -14,3 +20,6 @@ func Waiting(r *Registry) (n int) {
 	}
 	return n
 }
+
+// Fold adds the requests to a model to the periods of their values, as the registry does by itself.
+func Fold(ctx context.Context, r *Registry, model uuid.UUID) error { return r.commits.Fold(ctx, model) }

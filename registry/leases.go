@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
@@ -53,6 +55,7 @@ type AcquireInput struct {
 
 	AttemptGroup string // what Settle and Fail record, unless they are told: see UsageInput
 	Attempt      int
+	Tags         Tags
 
 	Exclude []uuid.UUID // up to 100 keys not to use, such as those that have just failed
 	// Wait makes AcquireKey wait until a key can be used or the context ends. It does not wait for what cannot happen
@@ -73,6 +76,7 @@ func (in AcquireInput) faults(inTx bool) (f fault.List) {
 	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
 		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
 	checkAttempt(&f, in.AttemptGroup, in.Attempt)
+	checkTags(&f, in.Tags)
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
 	f.Check(in.ModelID != uuid.Nil || in.ConsumerID == uuid.Nil && in.AccessKeyID == uuid.Nil,
 		"a request for a consumer names no model")
@@ -130,6 +134,7 @@ type Lease struct {
 	estimate     ledger.Estimate
 	attemptGroup string
 	attempt      int
+	tags         Tags
 }
 
 // The states of a Lease.
@@ -199,6 +204,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
 		For:    commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
 		Output: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
+		Tags: dimension.Marshal(in.Tags),
 	}
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
 		// the caller does not know the lease
@@ -213,6 +219,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 		ConsumerID: value(l.For), AccessKeyID: value(l.By),
 		AcquiredAt: l.Acquired, ExpiresAt: l.Expires, Probe: l.Probe, reg: r,
 		estimate: ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, attemptGroup: l.AttemptGroup, attempt: l.Attempt,
+		tags: maps.Clone(in.Tags),
 	}, nil
 }
 
@@ -234,7 +241,7 @@ func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 		ConsumerID: value(row.ConsumerID), AccessKeyID: value(row.AccessKeyID),
 		AcquiredAt: row.AcquiredAt, ExpiresAt: row.ExpiresAt, Probe: row.Probe, reg: r,
 		estimate:     ledger.Estimate{Tokens: row.ReservedTokens, Output: row.ReservedOutput},
-		attemptGroup: row.AttemptGroup, attempt: row.Attempt,
+		attemptGroup: row.AttemptGroup, attempt: row.Attempt, tags: row.Tags,
 	}, nil
 }
 
@@ -371,6 +378,9 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	default:
 		in.RequestID = cmp.Or(in.RequestID, l.ID.String())
 		in.AttemptGroup, in.Attempt = cmp.Or(in.AttemptGroup, l.attemptGroup), cmp.Or(in.Attempt, l.attempt)
+		if in.Tags == nil {
+			in.Tags = l.tags
+		}
 		request, wrong := newRequest(in, c.Now)
 		request.Estimate = estimate
 		c.Request, f = request, append(f, wrong...)

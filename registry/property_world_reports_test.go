@@ -3,6 +3,7 @@ package registry_test
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"math/big"
 	"slices"
 	"time"
@@ -137,7 +138,7 @@ func (w *world) usageReport(in registry.ReportInput) ([]registry.ReportRow, erro
 	if in.Step == registry.StepQuarter && from.Before(w.quartersFrom) {
 		return nil, registry.ErrInvalidData
 	}
-	rows, parts := []registry.ReportRow{}, map[registry.ReportRow][]*ent.UsageEvent{}
+	rows, parts, places := []registry.ReportRow{}, map[string][]*ent.UsageEvent{}, map[string]registry.ReportRow{}
 	for _, e := range w.requests(from, to) {
 		m := w.model(e.ModelID)
 		if in.ProviderID != uuid.Nil && m.ProviderID != in.ProviderID {
@@ -154,14 +155,16 @@ func (w *world) usageReport(in registry.ReportInput) ([]registry.ReportRow, erro
 			}
 		}
 		w.describe(&row, in.By, m, w.key(e.APIKeyID))
-		parts[row] = append(parts[row], e)
+		place := fmt.Sprint(row)
+		parts[place], places[place] = append(parts[place], e), row
 	}
-	for row, events := range parts {
+	for place, events := range parts {
+		row := places[place]
 		sum, err := figures(events)
 		if err != nil {
 			return nil, err
 		}
-		row.UsageFigures = sum
+		row.UsageFigures, row.AttributedCost = sum, sum.TotalCost
 		rows = append(rows, row)
 	}
 	slices.SortFunc(rows, func(a, b registry.ReportRow) int {

@@ -78,7 +78,7 @@ func (keep PruneInput) faults() (f fault.List) {
 // PruneResult says what Prune has removed, and what is left.
 type PruneResult struct {
 	Events      int64 // requests removed
-	Quarters    int64 // rows of quarters of an hour removed, by key and price and by model
+	Quarters    int64 // rows of quarters of an hour removed: by key and price, by model and by value
 	KeyEvents   int64 // audit entries removed
 	Discoveries int64 // discovery logs removed
 	// Windows of budgets that ended before the time for which quarters are kept, and crossings from before it that
@@ -105,7 +105,7 @@ type PruneResult struct {
 // day or more often. Others may record meanwhile; they wait for some milliseconds at a time. Two calls at once share
 // the work.
 //
-// Before it removes anything of the ledger, Prune notes in a transaction of its own from when on the ledger is
+// Before it removes anything of the ledger, Prune adds requests to the sums by value that they are not in yet, and notes in a transaction of its own from when on the ledger is
 // complete. That is never taken back: a longer retention takes effect for what is kept from then on. Usage that is
 // recorded late, for a day that was pruned, counts in its day; the next Prune removes its event and quarter.
 //
@@ -177,7 +177,14 @@ const (
 )
 
 func (p *pruner) run(ctx context.Context) error {
-	left, err := p.work(ctx, []step{p.moveHorizons})
+	folds, err := p.foldSteps(ctx)
+	if err != nil {
+		return err
+	}
+	left, err := p.work(ctx, folds)
+	if err == nil && len(left) == 0 {
+		left, err = p.work(ctx, []step{p.moveHorizons})
+	}
 	if err == nil && len(left) == 0 {
 		left, err = p.remove(ctx)
 	}

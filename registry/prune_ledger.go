@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -50,6 +51,28 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 		}
 		return finished, nil
 	})
+}
+
+// foldSteps returns the steps that add requests to the sums by value, one for each model with requests that are about to
+// go.
+func (p *pruner) foldSteps(ctx context.Context) (steps []step, err error) {
+	const query = "SELECT m.id FROM models AS m WHERE EXISTS (SELECT 1 FROM dimensions)" +
+		" AND EXISTS (SELECT 1 FROM usage_events AS e WHERE e.model_id = m.id AND e.id < $1) ORDER BY m.id"
+	err = bulk.Scan(ctx, p.r.fresh, query, []any{ledger.FirstEventID(p.events)}, func(scan func(...any) error) error {
+		var model uuid.UUID
+		err := scan(&model)
+		steps = append(steps, func(ctx context.Context) (outcome, error) {
+			return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
+				more, err := p.r.commits.FoldSome(ctx, tx, model)
+				if more {
+					return unfinished, err
+				}
+				return finished, err
+			})
+		})
+		return err
+	})
+	return steps, err
 }
 
 // eventSteps returns the steps that remove events.
@@ -128,7 +151,8 @@ func (p *pruner) deleteSome(count *int64, table, where, order string, args ...an
 // oldQuartersSQL finds the models that have quarters before an instant. It looks into the index once for each model.
 const oldQuartersSQL = "SELECT m.id FROM models AS m WHERE" +
 	" EXISTS (SELECT 1 FROM usage_quarters AS u WHERE u.model_id = m.id AND u.period_start < $1) OR" +
-	" EXISTS (SELECT 1 FROM usage_total_quarters AS t WHERE t.model_id = m.id AND t.period_start < $1)" +
+	" EXISTS (SELECT 1 FROM usage_total_quarters AS t WHERE t.model_id = m.id AND t.period_start < $1) OR" +
+	" EXISTS (SELECT 1 FROM usage_by_value_quarters AS v WHERE v.model_id = m.id AND v.period_start < $1)" +
 	" ORDER BY m.id"
 
 // quarterSteps returns the steps that remove quarters: one for each model with old quarters.
@@ -167,7 +191,12 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 		}
 		totals, err := tx.UsageTotalQuarter.Delete().Where(
 			usagetotalquarter.ModelID(model), usagetotalquarter.PeriodStartLTE(last)).Exec(ctx)
-		p.report.Quarters += int64(n + totals)
+		if err != nil {
+			return held, err
+		}
+		values, err := tx.UsageByValueQuarter.Delete().Where(
+			usagebyvaluequarter.ModelID(model), usagebyvaluequarter.PeriodStartLTE(last)).Exec(ctx)
+		p.report.Quarters += int64(n + totals + values)
 		return result, err
 	})
 }
@@ -193,6 +222,7 @@ func (p *pruner) countLeft(ctx context.Context) error {
 		{&p.report.EventsLeft, usageevent.Table, "id < $1", ledger.FirstEventID(p.events)},
 		{&p.report.QuartersLeft, usagequarter.Table, "period_start < $1", p.quarters},
 		{&p.report.QuartersLeft, usagetotalquarter.Table, "period_start < $1", p.quarters},
+		{&p.report.QuartersLeft, usagebyvaluequarter.Table, "period_start < $1", p.quarters},
 		{&p.report.KeyEventsLeft, auditentry.Table, oldKeyEvents, p.keyEvents},
 		{&p.report.DiscoveriesLeft, discoverylog.Table, oldDiscoveries, p.discoveries},
 		{&p.report.BudgetWindowsLeft, budgetwindow.Table, oldWindows, p.quarters},

@@ -21,9 +21,9 @@ import (
 
 // RepairResult says what RepairLedger has done.
 type RepairResult struct {
-	// Quarters, Days, Totals and Keys count the rows that were changed, written or removed. Totals are the periods of a
-	// model over all keys and prices.
-	Quarters, Days, Totals, Keys int64
+	// Quarters, Days, Totals, Values and Keys count the rows that were changed, written or removed. Totals are the
+	// periods of a model over all keys and prices, Values those of the values of dimensions.
+	Quarters, Days, Totals, Values, Keys int64
 
 	Unrepaired []Difference // differences that were left, up to MaxDifferences, by day
 	Unlisted   int64        // further differences that were left
@@ -34,6 +34,7 @@ type RepairResult struct {
 //   - quarters of an hour from events
 //   - days from quarters
 //   - totals from the periods of keys and prices
+//   - quarters of an hour of values from events, and their days from them
 //   - the counters of keys from days and from what IncrementUsage has counted
 //
 // Events are never changed: they are what was recorded, as far back as they are complete.
@@ -70,12 +71,13 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 	if err == nil {
 		err = r.nameDifferences(ctx, report.Unrepaired)
 	}
-	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {
+	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Values+changed.Keys > 0 {
 		lingering, cancel := r.db.Linger(ctx) // audit what was changed even if the context has ended
 		defer cancel()
 		err = errors.Join(err, r.write(lingering, "audit", nil, func(tx *ent.Client) error {
 			note(tx, auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
-				"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "keys": changed.Keys,
+				"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "values": changed.Values,
+				"keys": changed.Keys,
 			}})
 			return nil
 		}))
@@ -148,6 +150,7 @@ func (done *repair) mend(ctx context.Context, d *proof.Day, pieces []proof.Piece
 			done.Quarters += piece.Quarters
 			done.Days += piece.Days
 			done.Totals += piece.Totals
+			done.Values += piece.Values
 		case errors.Is(err, bulk.ErrStale):
 			changed, err = true, nil
 		}

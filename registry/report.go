@@ -5,30 +5,38 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // Dimension is what a report is grouped by.
 type Dimension string
 
-// The dimensions.
+// The built-in dimensions. Those that CreateDimension has made have their names: Dimension("feature").
 const (
 	ByProvider Dimension = "provider"
 	ByFamily   Dimension = "family" // the family that the model is in now
 	ByModel    Dimension = "model"
 	ByKey      Dimension = "key"
+	ByConsumer Dimension = "consumer"
+	// BySubtree has a row for each consumer that sums up all below it, as the tree is now. So what is below several
+	// counts in each of them; AttributedCost counts in its own consumer alone.
+	BySubtree Dimension = "subtree"
 )
 
 // Step is the length of time that a row of a report covers.
@@ -58,8 +66,14 @@ type ReportInput struct {
 	// What to report, live or deleted. All conditions must hold; a zero condition is ignored.
 	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
 
-	By   []Dimension // a row for each combination of these. Defaults to one row for everything
-	Step Step        // a row for each step. Defaults to one row for the whole range
+	ConsumerID uuid.UUID // the usage for a consumer and all below it, as the tree is now
+	// Values select usage by tags: what has this tag, nothing if it is "", or OtherValue.
+	Values map[Dimension]string
+
+	// By has a row for each combination of these. Defaults to one row for everything. Usage is summed by keys, or by
+	// consumers and tags, but not by both; and by several of the latter if a composite dimension combines them.
+	By   []Dimension
+	Step Step // a row for each step. Defaults to one row for the whole range
 	// Location is the time zone in which days and other steps begin. Defaults to UTC.
 	Location *time.Location
 	// FillGaps adds rows of zeros: each combination that has a row in the range gets one for every step.
@@ -71,9 +85,20 @@ type ReportRow struct {
 	Start, End time.Time // the time that the row covers, in the report's location
 	// The ids that the report is grouped by. The others are zero, and so is the family of a model without one.
 	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
+	ConsumerID                              uuid.UUID // also zero: nobody, or a consumer that was purged
+	// Values are the tags that the report is grouped by: "" for usage without a tag, and OtherValue.
+	Values map[Dimension]string
 	ReportNames
 	UsageFigures
+	// AttributedCost is TotalCost, but adds up over rows that count the same requests: what requests with the same tags
+	// cost is shared out among these equally, the odd nano-dollars to the first ones in the alphabet; and in a report by
+	// subtrees it counts for its own consumer alone.
+	AttributedCost money.USD `json:"AttributedCostUSD"`
 }
+
+// OtherValue is the tag of usage whose own tag came when its dimension had no room for further values. As a tag it
+// counts there, too.
+const OtherValue = dimension.OtherName
 
 func (in ReportInput) withDefaults() ReportInput {
 	in.Location = cmp.Or(in.Location, time.UTC)
@@ -85,9 +110,12 @@ func (in ReportInput) faults() (f fault.List) {
 	f.Span(in.Start, in.End)
 	f.Check(in.Step == "" || stepBounds[in.Step] != nil, "there is no step %.40q", in.Step)
 	for i, d := range in.By {
-		f.Check(slices.Contains([]Dimension{ByProvider, ByFamily, ByModel, ByKey}, d), "there is no dimension %.40q", d)
 		f.Check(!slices.Contains(in.By[:i], d), "dimension %.40q is given twice", d)
 	}
+	byKey := in.APIKeyID != uuid.Nil || slices.Contains(in.By, ByKey)
+	f.Check(!byKey || len(in.valued()) == 0, "usage is summed by keys, or by consumers and tags, not by both")
+	f.Check(!slices.Contains(in.By, ByConsumer) || !slices.Contains(in.By, BySubtree),
+		"usage is reported by consumers or by subtrees, not by both")
 	return f
 }
 
@@ -103,8 +131,12 @@ func (in ReportInput) faults() (f fault.List) {
 //   - Where Prune has removed the quarters, whole UTC days are counted, each in the step that contains its noon. Steps
 //     shorter than a day are not available there.
 //
-// It returns [ErrInvalidData] if the input breaks a rule, the report would have more than [MaxReportRows] rows, a step
-// is not available, or a sum would overflow.
+// Usage under consumers and tags is complete, up to the last request. Usage from before a dimension was created has no
+// value in it.
+//
+// It returns [ErrInvalidData] if the input breaks a rule, a dimension does not exist or several are not combined by a
+// composite one, the report would have more than [MaxReportRows] rows, a step is not available, or a sum would
+// overflow.
 func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow, error) {
 	const op = "usage report"
 	in = in.withDefaults()
@@ -113,7 +145,11 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 	}
 	var rows []ReportRow
 	err := r.steadily(ctx, func(h ledger.Horizons) (err error) {
-		rows, err = r.report(ctx, in, h)
+		if len(in.valued()) > 0 {
+			rows, err = r.reportByValue(ctx, in, h)
+		} else {
+			rows, err = r.report(ctx, in, h)
+		}
 		return err
 	})
 	return rows, translate(ctx, op, err)
@@ -140,11 +176,7 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h ledger.Horizons
 	if err != nil {
 		return nil, err
 	}
-	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.Quarters) {
-		return nil, fmt.Errorf("%w: before %s only whole days are kept: choose a longer step or a later start",
-			ErrInvalidData, h.Quarters.Format(time.RFC3339))
-	}
-	if p.models, err = r.reportModels(ctx, in); err != nil {
+	if p.models, err = reportModels(ctx, r.client, in); err != nil {
 		return nil, err
 	}
 	q := ledger.Query{
@@ -163,8 +195,8 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h ledger.Horizons
 
 // reportModels returns the group of each model, by the model's id as text. It sets only the ids that the report is
 // grouped by.
-func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string]group, error) {
-	query := r.client.Model.Query().Where(wanted([]condition[predicate.Model]{
+func reportModels(ctx context.Context, client *ent.Client, in ReportInput) (map[string]group, error) {
+	query := client.Model.Query().Where(wanted([]condition[predicate.Model]{
 		{in.ProviderID != uuid.Nil, model.ProviderID(in.ProviderID)},
 		{in.FamilyID != uuid.Nil, model.FamilyID(in.FamilyID)},
 		{in.ModelID != uuid.Nil, model.ID(in.ModelID)},
@@ -231,6 +263,10 @@ func newReport(ctx context.Context, in ReportInput, h ledger.Horizons, now time.
 	if in.Step == "" {
 		return p, nil
 	}
+	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.Quarters) {
+		return nil, fmt.Errorf("%w: before %s only whole days are kept: choose a longer step or a later start",
+			ErrInvalidData, h.Quarters.Format(time.RFC3339))
+	}
 	// Cut days where steps begin, from where there are quarters to where there can be usage.
 	next := func(at time.Time) time.Time {
 		_, end := p.step(at)
@@ -284,24 +320,33 @@ func (p *report) add(row ledger.Row) error {
 			return fmt.Errorf("%w: api_key_id: %w", ErrCorrupt, err)
 		}
 	}
-	if p.cached.grain != row.Grain || !p.cached.from.Equal(row.Start) {
-		at := row.Start
-		if row.Grain == ledger.DayGrain && at.Before(p.Quarters) {
+	s, err := p.sumsOf(row.Grain, row.Start, g)
+	if err != nil {
+		return err
+	}
+	return row.AddTo(s)
+}
+
+// sumsOf returns the sums that a period adds to.
+func (p *report) sumsOf(grain ledger.Grain, start time.Time, g group) (*ledger.Sums, error) {
+	if p.cached.grain != grain || !p.cached.from.Equal(start) {
+		at := start
+		if grain == ledger.DayGrain && at.Before(p.Quarters) {
 			at = at.Add(utc.Day / 2)
 		}
-		p.cached.grain, p.cached.from = row.Grain, row.Start
+		p.cached.grain, p.cached.from = grain, start
 		p.cached.step, _ = p.step(at)
 	}
 	cell := reportCell{p.cached.step.Unix(), g}
 	s := p.sums[cell]
 	if s == nil {
 		if len(p.sums) == MaxReportRows {
-			return tooManyRows()
+			return nil, tooManyRows()
 		}
 		s = new(ledger.Sums)
 		p.sums[cell] = s
 	}
-	return row.AddTo(s)
+	return s, nil
 }
 
 func tooManyRows() error {
@@ -315,25 +360,27 @@ func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 			return nil, err
 		}
 	}
-	cells := make([]reportCell, 0, len(p.sums))
-	for c := range p.sums {
-		cells = append(cells, c)
-	}
-	slices.SortFunc(cells, func(a, b reportCell) int {
-		return cmp.Or(cmp.Compare(a.step, b.step), bytes.Compare(a.provider[:], b.provider[:]),
-			bytes.Compare(a.family[:], b.family[:]), bytes.Compare(a.model[:], b.model[:]),
-			bytes.Compare(a.key[:], b.key[:]))
-	})
+	cells := slices.SortedFunc(maps.Keys(p.sums), reportCell.compare)
 	rows := make([]ReportRow, 0, len(cells))
 	for _, c := range cells {
-		begin, end := p.step(time.Unix(c.step, 0))
-		rows = append(rows, ReportRow{
-			Start: p.covered(begin).In(p.Location), End: p.covered(end).In(p.Location),
-			ProviderID: c.provider, FamilyID: c.family, ModelID: c.model, APIKeyID: c.key,
-			UsageFigures: figuresOf(p.sums[c]),
-		})
+		rows = append(rows, p.row(c, p.sums[c]))
 	}
 	return rows, nil
+}
+
+func (c reportCell) compare(o reportCell) int {
+	return cmp.Or(cmp.Compare(c.step, o.step), bytes.Compare(c.provider[:], o.provider[:]),
+		bytes.Compare(c.family[:], o.family[:]), bytes.Compare(c.model[:], o.model[:]),
+		bytes.Compare(c.key[:], o.key[:]))
+}
+
+func (p *report) row(c reportCell, s *ledger.Sums) ReportRow {
+	begin, end := p.step(time.Unix(c.step, 0))
+	return ReportRow{
+		Start: p.covered(begin).In(p.Location), End: p.covered(end).In(p.Location),
+		ProviderID: c.provider, FamilyID: c.family, ModelID: c.model, APIKeyID: c.key,
+		UsageFigures: figuresOf(s), AttributedCost: s.Cost,
+	}
 }
 
 // fill adds the rows without usage.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -21,6 +22,7 @@ type ReportNames struct {
 	Provider  string // its name, not the display name
 	Family    string
 	Model     string // the provider's name for it, model_id
+	Consumer  string
 	KeyLabel  string // empty for a key without a label
 	KeyPrefix string
 }
@@ -31,7 +33,7 @@ const namesAtOnce = 1000
 // nameColumns are the two columns of a table that name its rows.
 var nameColumns = map[string]string{
 	provider.Table: "name, ''", modelfamily.Table: "name, ''", model.Table: "model_id, ''",
-	apikey.Table: "label, key_prefix",
+	apikey.Table: "label, key_prefix", consumer.Table: "name, ''",
 }
 
 // nameRows sets the names of rows.
@@ -45,6 +47,7 @@ func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
 		nameBy(ctx, r, apikey.Table, rows, func(w *ReportRow) naming {
 			return naming{w.APIKeyID, &w.KeyLabel, &w.KeyPrefix}
 		}),
+		nameBy(ctx, r, consumer.Table, rows, func(w *ReportRow) naming { return naming{w.ConsumerID, &w.Consumer, nil} }),
 	)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
@@ -42,6 +43,8 @@ type repricing struct {
 	most  int // the most rows of the piece
 	ledger.Horizons
 	prices map[uuid.UUID]*ent.Price // all prices of the model
+	book   *dimension.Book
+	folded uuid.UUID // the last event that is in the sums by value
 	moves                           // of the step that is under way
 }
 
@@ -82,6 +85,9 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	p.prices = make(map[uuid.UUID]*ent.Price, len(all))
 	for _, q := range all {
 		p.prices[q.ID] = q
+	}
+	if err := p.readBook(ctx, tx); err != nil {
+		return err
 	}
 	p.at = utc.Max(p.at, p.Widen(p.start, utc.Floor))
 	if p.report.End.IsZero() {
@@ -150,19 +156,24 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	}
 	until := utc.Min(start.Add(utc.Day), end)
 	p.moves = moves{less: byPeriod{}, more: byPeriod{}, whole: byPeriod{}}
+	from, table := p.at, len(ledger.Tables) // of the values to move; events move them themselves
 	switch {
 	case start.Before(p.Quarters):
-		p.at = start
+		p.at, from, table = start, start, dayTable
 		rows, err = p.moveRows(ctx, tx, ledger.Tables[dayTable], start.Add(utc.Day))
 	case p.at.Before(p.Events):
+		table = quarterTable
 		rows, err = p.moveQuarters(ctx, tx, utc.Min(until, p.Events))
 	default:
 		rows, err = p.moveEvents(ctx, tx, until)
 	}
-	if err != nil || len(p.more) == 0 {
-		return rows, err
+	if err == nil && len(p.more) > 0 {
+		err = r.apply(ctx, tx, &p.moves, p.dry)
 	}
-	return rows, r.apply(ctx, tx, &p.moves, p.dry)
+	if err == nil && !p.dry && len(p.book.All) > 0 && table < len(ledger.Tables) {
+		err = r.moveValues(ctx, tx, p, ledger.Tables[table].Grain, from)
+	}
+	return rows, err
 }
 
 const (
@@ -187,7 +198,10 @@ func (m *moves) shift(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledg
 		of byPeriod
 		ledger.Period
 		ledger.Sums
-	}{{m.less, from, was}, {m.less, from.Total(), was}, {m.more, p, is}, {m.more, p.Total(), is}} {
+	}{{m.less, from, was}, {m.more, p, is}, {m.less, from.Total(), was}, {m.more, p.Total(), is}} {
+		if from.ByValue && one.IsTotal() {
+			continue // the totals are those of keys
+		}
 		s := one.of[one.Period]
 		if err := s.Merge(one.Sums); err != nil {
 			return err
@@ -276,6 +290,9 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, until time.T
 			events = events[:n]
 		}
 	}
+	if err := p.book.Learn(ctx, tx, nil, events); err != nil {
+		return 0, err
+	}
 	for i := range events {
 		e := &events[i]
 		if err := p.moveEvent(e, whole || !e.At.Truncate(utc.Quarter).Equal(rest)); err != nil {
@@ -301,6 +318,7 @@ func (p *repricing) moveEvent(e *ledger.Event, whole bool) error {
 	to, is, moved, err := p.move(of, e.At, e.At.Add(time.Microsecond), was)
 	if moved {
 		p.events = append(p.events, []any{to, int64(is.Cost), string(usageevent.CostStatusRepriced), e.ID})
+		err = p.moveInValues(e, was, to, is)
 	}
 	return err
 }
@@ -338,8 +356,12 @@ func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool
 		return nil
 	}
 	for _, p := range gone {
+		under := "api_key_id"
+		if p.ByValue {
+			under = "value_id"
+		}
 		_, err := tx.ExecContext(ctx, "DELETE FROM "+ledger.Tables[p.Table()].Name+
-			" WHERE price_id = $1 AND api_key_id = $2 AND period_start = $3", p.Price, p.Key, p.Start)
+			" WHERE price_id = $1 AND "+under+" = $2 AND period_start = $3", p.Price, p.Key, p.Start)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
@@ -65,6 +66,9 @@ type UsageInput struct {
 	AttemptGroup string
 	Attempt      int // number of the attempt, from 1 to a million; from 2 on it is a retry. 0: unknown
 
+	// Tags are what usage is summed by beside models and keys: see CreateDimension. A tag has 1 to 256 characters.
+	Tags Tags
+
 	ProviderCost       *money.USD // what the provider says it cost; nil: it does not say. It changes no cost
 	ProviderCostSource string     // where it says so, such as "usage.cost" or a bill, up to 64 characters
 }
@@ -107,6 +111,7 @@ func (in UsageInput) faults(now time.Time) (f fault.List) {
 	f.Check(in.Failed || in.ErrorClass == "", "error_class is set, but the request did not fail")
 	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599,
 		"http_status %d is not between 100 and 599", in.HTTPStatus)
+	checkTags(&f, in.Tags)
 	if in.Usage != UsageReported || in.TimeToFirstToken != 0 || in.AttemptGroup != "" || in.Attempt != 0 ||
 		in.ProviderCost != nil || in.ProviderCostSource != "" {
 		in.checkSaid(&f)
@@ -159,7 +164,7 @@ func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 			ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus, Status: usageevent.UsageStatus(in.Usage),
 			FirstToken: firstToken, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
 			ProviderCost: in.ProviderCost, ProviderCostSource: in.ProviderCostSource,
-			Consumer: idOrNil(in.ConsumerID), AccessKey: idOrNil(in.AccessKeyID),
+			Consumer: idOrNil(in.ConsumerID), AccessKey: idOrNil(in.AccessKeyID), Tags: dimension.Marshal(in.Tags),
 		},
 		ServiceTier: in.ServiceTier, Named: in.RequestID != "",
 	}

@@ -29,6 +29,8 @@ const (
 	DifferenceWrongEvent = DifferenceKind(proof.WrongEvent)
 	// DifferenceWrongKeyCounter: a key's counter is not the sum of its days and of what IncrementUsage has counted.
 	DifferenceWrongKeyCounter = DifferenceKind(proof.WrongKeyCounter)
+	// DifferenceWrongValues: the values of a dimension do not add up to what the keys have.
+	DifferenceWrongValues = DifferenceKind(proof.WrongValues)
 	// DifferenceUnreadableRow: a column holds a value that is not of its type.
 	DifferenceUnreadableRow = DifferenceKind(proof.UnreadableRow)
 )
@@ -36,13 +38,14 @@ const (
 // Difference is a place where the ledger is not what it must be. Fields that do not apply are zero.
 type Difference struct {
 	Kind DifferenceKind
-	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), or that of their totals; or
-	// api_keys.
+	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), that of their totals, or
+	// usage_by_value and its quarters; or api_keys.
 	Table       string
 	EventID     uuid.UUID // in usage_events
 	ModelID     uuid.UUID
 	APIKeyID    uuid.UUID
 	PriceID     uuid.UUID
+	ValueID     uuid.UUID // of a dimension
 	PeriodStart time.Time
 	Field       string // the column; empty: the whole row
 	Want, Have  string // of histograms the first 64 bytes, in hex
@@ -70,6 +73,8 @@ type LedgerReport struct {
 //   - Each quarter of an hour is the sum of its events, in every column.
 //   - Each day is the sum of its quarters.
 //   - Each total of a model is the sum over its keys and prices.
+//   - Each quarter of a value of a dimension is the sum of its events, as far as they are folded, and each of its days
+//     the sum of its quarters. The values of a dimension have what the keys have.
 //   - Each event costs its tokens at the rates of its price, to the nano-dollar. A period without events does so within
 //     half a nano-dollar for each request.
 //   - Each row's digest matches the row.
@@ -120,7 +125,7 @@ func differencesOf(found []proof.Difference) (all []Difference) {
 	for _, d := range found {
 		all = append(all, Difference{
 			Kind: DifferenceKind(d.Kind), Table: d.Table, EventID: d.Event, ModelID: d.Model, APIKeyID: d.Key,
-			PriceID: d.Price, PeriodStart: d.Start, Field: d.Field, Want: d.Want, Have: d.Have,
+			PriceID: d.Price, ValueID: d.Value, PeriodStart: d.Start, Field: d.Field, Want: d.Want, Have: d.Have,
 		})
 	}
 	return all

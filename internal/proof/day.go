@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -23,10 +25,14 @@ type Day struct {
 	ledger.Horizons
 	Start    time.Time
 	rows     map[ledger.Period]*row         // of all tables
-	recorded map[ledger.Period]*ledger.Sums // quarters, by the events of the day
-	doubtful map[time.Time]bool             // quarters of events that cannot be right
-	dubious  bool                           // all quarters are doubtful
-	Found    []Difference                   // in events, and in rows without a valid place
+	recorded map[ledger.Period]*ledger.Sums // quarters, and days of values that have no quarters, by the day's events
+	tail     map[ledger.Period]*ledger.Sums // quarters, by the events that are not folded yet; Key is zero
+	book     *dimension.Book
+	values   map[uuid.UUID]uuid.UUID // dimensions by value
+	folded   map[uuid.UUID]uuid.UUID // by model: its last event that is folded
+	doubtful map[time.Time]bool      // quarters of events that cannot be right
+	dubious  bool                    // all quarters are doubtful
+	Found    []Difference            // in events, and in rows without a valid place
 	prices   map[uuid.UUID]*ent.Price
 
 	NumEvents, NumQuarters, NumDays int64
@@ -55,7 +61,10 @@ func (l *Reader) load(ctx context.Context, client *ent.Client, start time.Time) 
 	}
 	d := &Day{
 		Horizons: h, Start: start, rows: map[ledger.Period]*row{}, recorded: map[ledger.Period]*ledger.Sums{},
-		doubtful: map[time.Time]bool{}, prices: l.prices,
+		doubtful: map[time.Time]bool{}, prices: l.prices, tail: map[ledger.Period]*ledger.Sums{}, values: l.values,
+	}
+	if d.book, err = dimension.Read(ctx, client); err != nil {
+		return nil, err
 	}
 	for _, t := range ledger.Tables {
 		if err := d.readRows(ctx, client, t, h.CompleteFrom(t, start)); err != nil {
@@ -71,13 +80,19 @@ func (l *Reader) load(ctx context.Context, client *ent.Client, start time.Time) 
 	if err := l.learnPrices(ctx, client, prices); err != nil {
 		return nil, err
 	}
+	if err := l.learnValues(ctx, client, d); err != nil {
+		return nil, err
+	}
 	return d, l.readEvents(ctx, client, d)
 }
 
 // rowsSQL reads a table's rows that begin in a range.
 func rowsSQL(t *ledger.Table) string {
 	place := "t.model_id, "
-	if !t.Totals {
+	switch {
+	case t.ByValue:
+		place += "t.value_id, t.price_id, "
+	case !t.Totals:
 		place += "t.api_key_id, t.price_id, "
 	}
 	// SQLite reads the left side of a CROSS JOIN first.
@@ -100,7 +115,7 @@ func (c *loose[T]) Scan(cell any) error {
 
 func (d *Day) readRows(ctx context.Context, client *ent.Client, t *ledger.Table, from time.Time) error {
 	return bulk.Scan(ctx, client, rowsSQL(t), []any{from, d.Start.Add(utc.Day)}, func(scan func(...any) error) error {
-		p, row := ledger.Period{Grain: t.Grain}, new(row)
+		p, row := ledger.Period{Grain: t.Grain, ByValue: t.ByValue}, new(row)
 		place := []any{&row.id, &p.Model}
 		if !t.Totals {
 			place = append(place, &p.Key, &p.Price)
@@ -128,7 +143,7 @@ func (d *Day) readRows(ctx context.Context, client *ent.Client, t *ledger.Table,
 		}
 		d.rows[p] = row
 		switch {
-		case t.Totals:
+		case t.Totals, t.ByValue:
 		case t.Grain == ledger.DayGrain:
 			d.NumDays++
 		default:
@@ -159,6 +174,9 @@ func (l *Reader) readEvents(ctx context.Context, client *ent.Client, d *Day) err
 			return err
 		}
 		if err := l.learn(ctx, client, events); err != nil {
+			return err
+		}
+		if err := d.book.Learn(ctx, client, nil, events); err != nil {
 			return err
 		}
 		before := after
@@ -226,13 +244,7 @@ func (l *Reader) addEvent(d *Day, e *ledger.Event, unreadable error) {
 	wrong := l.judgeEvent(e, unreadable)
 	if wrong == nil {
 		e.At = utc.Of(e.At)
-		p := e.Quarter()
-		s := d.recorded[p]
-		if s == nil {
-			s = new(ledger.Sums)
-			d.recorded[p] = s
-		}
-		err := s.Merge(e.Sums())
+		err := errors.Join(merge(d.recorded, e.Quarter(), e), l.addValues(d, e))
 		if err == nil {
 			return
 		}
@@ -244,6 +256,15 @@ func (l *Reader) addEvent(d *Day, e *ledger.Event, unreadable error) {
 	wrong.Table, wrong.Event, wrong.Model, wrong.Key, wrong.Price = usageevent.Table, e.ID, e.Model, e.Key, e.Price
 	wrong.Start = ledger.EventTime(e.ID).Truncate(utc.Quarter)
 	d.Found = append(d.Found, *wrong)
+}
+
+func merge(to map[ledger.Period]*ledger.Sums, p ledger.Period, e *ledger.Event) error {
+	s := to[p]
+	if s == nil {
+		s = new(ledger.Sums)
+		to[p] = s
+	}
+	return s.Merge(e.Sums())
 }
 
 // judgeEvent returns what is wrong with an event, nil for nothing.

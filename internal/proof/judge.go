@@ -54,8 +54,8 @@ func (d *Day) backed(p ledger.Period) bool {
 	return true
 }
 
-// judge calls each for every row that is or must be there, in order.
-func (d *Day) judge(each func(ledger.Period, verdict)) {
+// judge calls each for every row that is or must be there, in order, and returns what all must be.
+func (d *Day) judge(each func(ledger.Period, verdict)) map[ledger.Period]verdict {
 	verdicts, piles := map[ledger.Period]verdict{}, map[ledger.Period]*pile{}
 	on := func(p ledger.Period) *pile {
 		if piles[p] == nil {
@@ -69,7 +69,7 @@ func (d *Day) judge(each func(ledger.Period, verdict)) {
 		}
 	}
 	for level := range 3 { // quarters, days, totals
-		at := func(p ledger.Period) bool { return min(p.Table(), 2) == level }
+		at := func(p ledger.Period) bool { return levels[p.Table()] == level }
 		for p := range d.rows {
 			if at(p) {
 				on(p)
@@ -79,9 +79,13 @@ func (d *Day) judge(each func(ledger.Period, verdict)) {
 			if !at(p) {
 				continue
 			}
-			v := d.settle(p, below, []bool{d.backed(p), d.hasQuarters(), true}[level])
+			complete := []bool{d.backed(p), d.hasQuarters(), true}[level]
+			if p.ByValue && d.isDaily(p) {
+				complete = d.backed(p)
+			}
+			v := d.settle(p, below, complete)
 			verdicts[p] = v
-			if level < 2 {
+			if level < 2 && !p.ByValue {
 				on(p.Total()).add(v, d.rows[p])
 			}
 			if level == 0 && d.hasQuarters() {
@@ -92,7 +96,11 @@ func (d *Day) judge(each func(ledger.Period, verdict)) {
 	for _, p := range slices.SortedFunc(maps.Keys(verdicts), ledger.ComparePeriods) {
 		each(p, verdicts[p])
 	}
+	return verdicts
 }
+
+// levels are those of ledger.Tables: each row is judged by the rows of the levels below.
+var levels = [len(ledger.Tables)]int{0, 1, 2, 2, 0, 1}
 
 // hasQuarters reports whether the day has all of its quarters.
 func (d *Day) hasQuarters() bool { return !d.Start.Before(d.Quarters) }
@@ -176,7 +184,7 @@ func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) 
 	if !v.known && row != nil {
 		must = row.Sums
 	}
-	if !p.IsTotal() && !d.backed(p) && must.Requests > 0 {
+	if !p.IsTotal() && !p.ByValue && !d.backed(p) && must.Requests > 0 {
 		if want, ok := d.plausible(p, must); !ok {
 			cost := dollars(must.KnownCost())
 			wrong = append(wrong, Difference{Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: cost})
@@ -185,7 +193,10 @@ func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) 
 	for i := range wrong {
 		x := &wrong[i]
 		x.Table = ledger.Tables[p.Table()].Name
-		x.Model, x.Key, x.Price, x.Start = p.Model, p.Key, p.Price, p.Start
+		x.Model, x.Price, x.Start = p.Model, p.Price, p.Start
+		if x.Key = p.Key; p.ByValue {
+			x.Key, x.Value = uuid.Nil, p.Key
+		}
 	}
 	return wrong[:mends], wrong[mends:]
 }
@@ -193,11 +204,11 @@ func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) 
 // Differences adds all that is wrong with the day.
 func (d *Day) Differences(to *Differences) {
 	to.Add(d.Found...)
-	d.judge(func(p ledger.Period, v verdict) {
+	to.Add(d.unbalanced(d.judge(func(p ledger.Period, v verdict) {
 		mendable, left := d.compare(p, v)
 		to.Add(mendable...)
 		to.Add(left...)
-	})
+	}))...)
 }
 
 func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Difference) {
@@ -279,6 +290,7 @@ const (
 	WrongDigest     Kind = "wrong digest"
 	WrongEvent      Kind = "wrong event"
 	WrongKeyCounter Kind = "wrong key counter"
+	WrongValues     Kind = "wrong values"
 	UnreadableRow   Kind = "unreadable row"
 )
 
@@ -288,6 +300,7 @@ type Difference struct {
 	Table             string
 	Event             uuid.UUID
 	Model, Key, Price uuid.UUID
+	Value             uuid.UUID // of a dimension
 	Start             time.Time // of the period
 	Field             string    // the column; empty: the row
 	Want, Have        string

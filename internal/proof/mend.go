@@ -22,7 +22,8 @@ type mend struct {
 
 // Piece is a part of the rows of a day to be mended, all of one model. Each of its rows can be mended alone.
 type Piece struct {
-	Quarters, Days, Totals int64 // numbers of rows; Totals are over all keys and prices
+	// Numbers of rows. Totals are over all keys and prices, Values by value of a dimension.
+	Quarters, Days, Totals, Values int64
 
 	Model uuid.UUID // whose lock the rows need
 	of    ledger.Horizons
@@ -37,7 +38,7 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 		there[p.Place()] = row
 	}
 	mends := map[ledger.Period]mend{}
-	d.judge(func(p ledger.Period, v verdict) {
+	verdicts := d.judge(func(p ledger.Period, v verdict) {
 		mendable, rest := d.compare(p, v)
 		left = append(left, rest...)
 		// One place can lack a row and have another row that names another model.
@@ -45,6 +46,9 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 			mends[at] = mend{p, there[at], v.want}
 		}
 	})
+	if len(mends) == 0 { // else they are looked at when these are mended
+		left = append(left, d.unbalanced(verdicts)...)
+	}
 	byModel := map[uuid.UUID][]mend{}
 	for _, x := range mends {
 		of := x.Model
@@ -66,7 +70,8 @@ func newPiece(of ledger.Horizons, model uuid.UUID, mends []mend) Piece {
 	for _, x := range mends {
 		n[x.Table()]++
 	}
-	return Piece{of: of, Model: model, mends: mends, Quarters: n[0], Days: n[1], Totals: n[2] + n[3]}
+	return Piece{of: of, Model: model, mends: mends, Quarters: n[0], Days: n[1], Totals: n[2] + n[3],
+		Values: n[4] + n[5]}
 }
 
 // Write mends the rows in a transaction. It returns bulk.ErrStale if anything but recording has changed them.

@@ -26,6 +26,7 @@ type Reader struct {
 	prices map[uuid.UUID]*ent.Price
 	models map[uuid.UUID]uuid.UUID // providers by model
 	keys   map[uuid.UUID]uuid.UUID // providers by key
+	values map[uuid.UUID]uuid.UUID // dimensions by value
 }
 
 // NewReader returns a reader through a client of the database's primary, or of a transaction.
@@ -33,6 +34,7 @@ func NewReader(db store.DB, client *ent.Client, inTx bool) *Reader {
 	return &Reader{
 		db: db, client: client, inTx: inTx,
 		prices: map[uuid.UUID]*ent.Price{}, models: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID]uuid.UUID{},
+		values: map[uuid.UUID]uuid.UUID{},
 	}
 }
 

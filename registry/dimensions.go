@@ -1,0 +1,298 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/schema"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
+)
+
+// Tags are what a caller says of a request, by the names of dimensions: Tags{"feature": {"chat"}}. A dimension takes one
+// tag, or several if it was created with Multi.
+type Tags = schema.Tags
+
+// DimensionInput describes a dimension: what usage is summed by beside models and keys, such as the feature or the
+// customer that a request was made for.
+type DimensionInput struct {
+	Name  string // the name of its tags, a slug such as feature; never changes
+	Multi bool   // a request may have several of its tags
+	// Of makes it a composite: usage is summed by each combination of the values of these dimensions, 2 to 4 of those
+	// that take one tag; "consumer" is one of them once there are consumers. It has no tags of its own.
+	Of []string
+	// MaxValues is the most values that are told apart, 1 to 10,000; later ones count as OtherValue. Defaults to 1,000.
+	MaxValues int
+	// DaysOnly keeps sums of UTC days alone, which take a tenth of the space: reports have no hours then, and days of
+	// other zones only where the zone's days are those of UTC.
+	DaysOnly bool
+}
+
+// DimensionUpdate changes the fields of a dimension that are not nil.
+type DimensionUpdate struct {
+	// MaxValues may be raised: values that are new then count from now on.
+	MaxValues *int
+}
+
+const (
+	maxParts = 4
+	// maxTagged is how many dimensions a request may have tags of, and how many tags of each.
+	maxTagged = 16
+	maxTag    = 256 // characters
+	maxTagSet = 512 // characters of several tags, as they are stored
+)
+
+// reserved are names that reports have for other things; and names of what is never the same twice: a dimension of it
+// would be full at once.
+var reserved = map[string]string{
+	"provider": "reports have it", "family": "reports have it", "model": "reports have it", "key": "reports have it",
+	"consumer": "reports have it", "subtree": "reports have it",
+	"request": "each has another", "session": "each has another", "trace": "each has another",
+	"conversation": "each has another", "message": "each has another", "span": "each has another",
+}
+
+func (in DimensionInput) withDefaults() DimensionInput {
+	in.MaxValues = cmp.Or(in.MaxValues, entdimension.DefaultMaxValues)
+	return in
+}
+
+func (in DimensionInput) faults() fault.List {
+	f := judge(draft.Dimension.Create(), in)
+	f.Check(len(in.Name) <= rule.MaxWord, "name has %d characters, more than %d", len(in.Name), rule.MaxWord)
+	why := reserved[strings.TrimSuffix(strings.TrimSuffix(in.Name, "_id"), "-id")]
+	f.Check(why == "", "name %q cannot be a dimension's: %s", in.Name, why)
+	checkMaxValues(&f, in.MaxValues)
+	f.Check(in.Of == nil || len(in.Of) >= 2 && len(in.Of) <= maxParts, "a composite has %d parts, not 2 to %d",
+		len(in.Of), maxParts)
+	f.Check(in.Of == nil || !in.Multi, "a composite has no tags")
+	for i, part := range in.Of {
+		f.Check(!slices.Contains(in.Of[:i], part), "part %.64q is given twice", part)
+	}
+	return f
+}
+
+func checkMaxValues(f *fault.List, n int) {
+	f.Check(n >= 1 && n <= 10_000, "max_values %d is not between 1 and 10000", n)
+}
+
+// checkTags adds the faults of tags, as far as they need no look at the dimensions.
+func checkTags(f *fault.List, tags Tags) {
+	if len(tags) == 0 {
+		return
+	}
+	f.Check(len(tags) <= maxTagged, "there are tags of %d dimensions, more than %d", len(tags), maxTagged)
+	for name, texts := range tags {
+		f.Text("name of a dimension", name, 1, rule.MaxWord)
+		f.Check(len(texts) <= maxTagged, "%d tags of %.64q are more than %d", len(texts), name, maxTagged)
+		for _, text := range texts {
+			f.Text("tag of "+fmt.Sprintf("%.64q", name), text, 1, maxTag)
+		}
+		f.Check(len(texts) < 2 || len(dimension.NameOf(texts)) <= maxTagSet,
+			"the tags of %.64q have more than %d characters together", name, maxTagSet)
+	}
+}
+
+// CreateDimension creates a dimension and returns it. Requests from now on count in it: those of before, and those that
+// have no tag, are reported without a value.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule, the name is reserved, or a part takes several tags or is a composite
+//   - [ErrForeignKey]: a part is unknown
+//   - [ErrConflict]: there is, or was, a dimension of this name
+func (r *Registry) CreateDimension(ctx context.Context, in DimensionInput) (*ent.Dimension, error) {
+	in = in.withDefaults()
+	return change(ctx, r.writePolicy, named("create dimension", in.Name, rule.MaxWord), in.faults(),
+		func(tx *ent.Client) (*ent.Dimension, error) {
+			create := filled(tx.Dimension.Create(), in).SetSince(timeOf(tx)).SetOpenFrom(timeOf(tx))
+			if in.DaysOnly {
+				create.SetGrain(entdimension.GrainDay)
+			}
+			if in.Multi {
+				create.SetKind(entdimension.KindMulti)
+			}
+			var nobody []string // the values of a request without tags
+			if in.Of != nil {
+				create.SetKind(entdimension.KindComposite).SetParts(in.Of)
+				var err error
+				if nobody, err = unassignedOf(ctx, tx, in); err != nil {
+					return nil, err
+				}
+			}
+			d, err := save(ctx, tx, ActionCreate, nil, create)
+			if err != nil {
+				return nil, taken(err, "there is a dimension called %q", in.Name)
+			}
+			none := tx.DimensionValue.Create().SetDimensionID(d.ID).SetSince(d.Since).SetName("").
+				SetKind(dimensionvalue.KindUnassigned)
+			if in.Of != nil {
+				none.SetKind(dimensionvalue.KindValue).SetName(dimension.NameOf(nobody))
+			}
+			other := tx.DimensionValue.Create().SetDimensionID(d.ID).SetSince(d.Since).SetName("").
+				SetKind(dimensionvalue.KindOther)
+			return d, tx.DimensionValue.CreateBulk(none, other).Exec(ctx)
+		})
+}
+
+// unassignedOf returns the values of the parts of a composite that requests without tags count under.
+func unassignedOf(ctx context.Context, tx *ent.Client, in DimensionInput) (ids []string, err error) {
+	book, err := dimension.Read(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range in.Of {
+		d := book.Named(part)
+		switch {
+		case d == nil:
+			return nil, fmt.Errorf("%w: dimension %.64q: %w", ErrForeignKey, part, ErrNotFound)
+		case d.Kind != entdimension.KindSingle && d.Kind != entdimension.KindConsumer:
+			return nil, fmt.Errorf("%w: dimension %q takes several tags, or is a composite", ErrInvalidData, part)
+		case d.Retired != nil:
+			return nil, fmt.Errorf("%w: dimension %q is retired", ErrInvalidData, part)
+		case d.DaysOnly && !in.DaysOnly:
+			return nil, fmt.Errorf("%w: dimension %q has days alone", ErrInvalidData, part)
+		}
+		ids = append(ids, d.Unassigned.String())
+	}
+	return ids, nil
+}
+
+// FindDimension returns the dimension of this name. It returns [ErrNotFound] if there is no such dimension.
+func (r *Registry) FindDimension(ctx context.Context, name string) (*ent.Dimension, error) {
+	op := fmt.Sprintf("find dimension %.*q", rule.MaxWord, name)
+	return found(ctx, r, op, name, r.client.Dimension.Query().Where(entdimension.Name(name)).Only)
+}
+
+// DimensionFilter selects dimensions.
+type DimensionFilter struct {
+	Retired bool // select retired dimensions instead of those that count
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last dimension of the page before; zero: the first page
+}
+
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
+func (fl DimensionFilter) Next(last *ent.Dimension) (DimensionFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListDimensions returns a page of dimensions, in the order in which they were created, after the built-in one of
+// consumers. It returns [ErrInvalidData] if the limit is out of range, and [ErrNotFound] if the dimension that After
+// names does not exist.
+func (r *Registry) ListDimensions(ctx context.Context, filter DimensionFilter) ([]*ent.Dimension, error) {
+	l := listing[uuid.UUID]{ascending(entdimension.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	retired := predicate.Dimension(entdimension.RetiredAtIsNil())
+	if filter.Retired {
+		retired = entdimension.RetiredAtNotNil()
+	}
+	return list(ctx, r, "list dimensions", nil, l, c.Dimension.Get, c.Dimension.Query().Where(retired))
+}
+
+// UpdateDimension changes a dimension and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the update breaks a rule, or lowers MaxValues
+//   - [ErrNotFound]: there is no such dimension
+func (r *Registry) UpdateDimension(ctx context.Context, id uuid.UUID, up DimensionUpdate) (*ent.Dimension, error) {
+	f := judge(draft.Dimension.UpdateOneID(id), up)
+	if up.MaxValues != nil {
+		checkMaxValues(&f, *up.MaxValues)
+	}
+	return change(ctx, r.writePolicy, fmt.Sprintf("update dimension %s", id), f,
+		func(tx *ent.Client) (*ent.Dimension, error) {
+			old, err := tx.Dimension.Get(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			most := valueOr(up.MaxValues, old.MaxValues)
+			if most < old.MaxValues {
+				return nil, fmt.Errorf("%w: max_values %d is less than %d: values that are there stay", ErrInvalidData,
+					most, old.MaxValues)
+			}
+			update := filled(old.Update(), up)
+			if most > old.MaxValues {
+				update.SetOpenFrom(timeOf(tx))
+			}
+			return save(ctx, tx, ActionUpdate, old, update)
+		})
+}
+
+// RetireDimension ends a dimension: requests from now on do not count in it, and its tags are refused. What was counted
+// stays, and its name stays taken. So do the composites that it is a part of: they are retired with it. Retiring a
+// retired dimension changes nothing.
+//
+// It returns [ErrInvalidData] for the built-in dimension of consumers, and [ErrNotFound] if there is no such dimension.
+func (r *Registry) RetireDimension(ctx context.Context, id uuid.UUID) error {
+	return r.writePolicy(ctx, fmt.Sprintf("retire dimension %s", id), nil, func(tx *ent.Client) error {
+		old, err := tx.Dimension.Get(ctx, id)
+		if err != nil || old.RetiredAt != nil {
+			return err
+		}
+		if id == dimension.ConsumerID {
+			return fmt.Errorf("%w: usage is always summed by consumers", ErrInvalidData)
+		}
+		all, err := tx.Dimension.Query().Where(entdimension.RetiredAtIsNil()).Order(entdimension.ByID()).All(ctx)
+		if err != nil {
+			return err
+		}
+		for _, d := range all {
+			if d.ID != id && !slices.Contains(d.Parts, old.Name) {
+				continue
+			}
+			if _, err := save(ctx, tx, ActionUpdate, d, d.Update().SetRetiredAt(timeOf(tx))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// giveValue gives a new consumer the value that its usage is summed under. The first consumer makes the dimension.
+func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) error {
+	d, err := tx.Dimension.Query().Where(entdimension.ID(dimension.ConsumerID)).Only(ctx)
+	if ent.IsNotFound(err) {
+		d, err = tx.Dimension.Create().SetID(dimension.ConsumerID).SetName(dimension.Consumer).
+			SetKind(entdimension.KindConsumer).SetMaxValues(10_000).SetSince(timeOf(tx)).SetOpenFrom(timeOf(tx)).Save(ctx)
+		if err != nil {
+			return err
+		}
+		value := func(id uuid.UUID, kind dimensionvalue.Kind) *ent.DimensionValueCreate {
+			return tx.DimensionValue.Create().SetID(id).SetDimensionID(d.ID).SetName("").SetKind(kind).SetSince(d.Since)
+		}
+		err = tx.DimensionValue.CreateBulk(
+			value(dimension.UnassignedID, dimensionvalue.KindUnassigned),
+			value(dimension.OtherID, dimensionvalue.KindOther)).Exec(ctx)
+		if err == nil {
+			err = r.raisePolicy(ctx, tx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return tx.DimensionValue.Create().SetID(id).SetDimensionID(d.ID).SetName(id.String()).SetSince(d.Since).Exec(ctx)
+}
+
+// noValues removes the values of consumers that are purged. It fails if there is usage under one of them.
+func noValues(ctx context.Context, tx *ent.Client, consumers []uuid.UUID) error {
+	slices.SortFunc(consumers, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	for some := range slices.Chunk(consumers, chunk) {
+		if _, err := tx.DimensionValue.Delete().Where(dimensionvalue.IDIn(some...)).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
