@@ -315,7 +315,7 @@ func testAudit(t *testing.T, e engine) {
 	reg = reg.As("alice")
 	for _, tests := range []map[string]auditTest{
 		auditedProviders(t, reg), auditedModels(t, reg), auditedKeys(t, reg), auditedSettings(t, reg),
-		auditedConsumers(t, reg), auditedAccessKeys(t, reg), auditedBudgets(t, reg),
+		auditedConsumers(t, reg), auditedAccessKeys(t, reg), auditedBudgets(t, reg), auditedDimensions(t, reg),
 	} {
 		for name, test := range tests {
 			test.run(t, reg, clock, name)

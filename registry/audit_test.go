@@ -67,6 +67,7 @@ func rows(tb testing.TB, reg *registry.Registry) map[string]string {
 	add(c.AccessKey.Query().All(ctx))
 	add(c.Budget.Query().All(ctx))
 	add(c.BudgetGrant.Query().All(ctx))
+	add(c.Dimension.Query().All(ctx))
 	add(c.Setting.Query().All(ctx))
 	return byID
 }

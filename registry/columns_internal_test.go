@@ -182,6 +182,25 @@ var shown = []struct {
 			"id window_start kind metric percent spent ceiling at": unlisted, "acknowledged_at": "Acknowledged has it",
 		}},
 	},
+	{
+		row: draft.Dimension.Create().Mutation(), shown: DimensionInput{},
+		without: []why{rowsOwn, {
+			"since open_from": own, "kind parts": "Multi and Of say it", "grain": "DaysOnly says it",
+			"retired_at": "RetireDimension sets it",
+		}},
+	},
+	{
+		row: draft.Dimension.Update().Mutation(), shown: DimensionUpdate{},
+		without: []why{rowsOwn, {
+			"name kind parts grain since": fixed, "open_from": own, "retired_at": "RetireDimension sets it",
+		}},
+	},
+	{
+		row: draft.Dimension.Create().Mutation(), shown: DimensionFilter{},
+		without: []why{rowsOwn, {
+			"name kind parts max_values grain since open_from": unlisted, "retired_at": "Retired has it",
+		}},
+	},
 	{row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionInput{}, without: []why{{"id": own}}},
 	{
 		row: draft.SDKVersion.Update().Mutation(), shown: SDKVersionUpdate{},

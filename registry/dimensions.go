@@ -168,6 +168,12 @@ func unassignedOf(ctx context.Context, tx *ent.Client, in DimensionInput) (ids [
 	return ids, nil
 }
 
+// GetDimension returns a dimension, retired or not. It returns [ErrNotFound] if there is no such dimension.
+func (r *Registry) GetDimension(ctx context.Context, id uuid.UUID) (*ent.Dimension, error) {
+	row, err := r.client.Dimension.Get(ctx, id)
+	return tied(r, row), translate(ctx, fmt.Sprintf("get dimension %s", id), err)
+}
+
 // FindDimension returns the dimension of this name. It returns [ErrNotFound] if there is no such dimension.
 func (r *Registry) FindDimension(ctx context.Context, name string) (*ent.Dimension, error) {
 	op := fmt.Sprintf("find dimension %.*q", rule.MaxWord, name)

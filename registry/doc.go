@@ -106,6 +106,15 @@
 //   - [Registry.ListBudgetCrossings] lists thresholds that were passed, and first refusals
 //   - [Registry.AckBudgetCrossings] takes crossings out of that list
 //
+// Dimensions: what usage is summed by beside models, keys and consumers.
+//
+//   - [Registry.CreateDimension] creates a dimension, such as the feature that requests are made for
+//   - [Registry.GetDimension] returns a dimension by id, also a retired one
+//   - [Registry.FindDimension] returns a dimension by name
+//   - [Registry.ListDimensions] lists dimensions
+//   - [Registry.UpdateDimension] gives a dimension room for more values
+//   - [Registry.RetireDimension] ends a dimension
+//
 // Key pool: leases. A [Lease] ends with [Lease.Settle], [Lease.Fail] or [Lease.Release].
 //
 //   - [Registry.AcquireKey] leases a key for one request
@@ -125,7 +134,7 @@
 //   - [Registry.RecordUsageBatch] records many requests, all or none
 //   - [Registry.GetUsageStats] sums the usage of a model over a range of time
 //   - [Registry.GetCostBreakdown] sums the cost of a provider by model
-//   - [Registry.UsageReport] groups usage by provider, family, model or key, and by time
+//   - [Registry.UsageReport] groups usage by provider, family, model or key, or by consumers and tags; and by time
 //   - [Registry.ListUsageEvents] lists single requests
 //   - [Registry.UnpricedUsage] lists the models with usage whose cost is unknown
 //

@@ -15,6 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
@@ -26,7 +28,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
@@ -65,6 +70,11 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
 	add(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByID()).All(ctx))
 	add(c.UsageEvent.Query().Order(usageevent.ByID()).All(ctx))
+	add(c.Dimension.Query().Order(dimension.ByID()).All(ctx))
+	add(c.DimensionValue.Query().Order(dimensionvalue.ByID()).All(ctx))
+	add(c.UsageByValue.Query().Order(usagebyvalue.ByID()).All(ctx))
+	add(c.UsageByValueQuarter.Query().Order(usagebyvaluequarter.ByID()).All(ctx))
+	add(c.UsageFold.Query().Order(usagefold.ByID()).All(ctx))
 	add(c.UsageHorizon.Query().Order(usagehorizon.ByID()).All(ctx))
 	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
 	add(c.SDKVersion.Query().Order(sdkversion.ByID()).All(ctx))

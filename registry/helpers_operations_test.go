@@ -72,7 +72,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]operation {
 	for _, some := range []map[string]operation{o.reads(), o.additions(), o.changes(), o.removals()} {
 		maps.Copy(all, some)
 	}
-	return withBudgets(t, reg, o, withConsumers(t, reg, withEntities(t, reg, o.groups[0], all)))
+	return withDimensions(t, reg, withBudgets(t, reg, o, withConsumers(t, reg, withEntities(t, reg, o.groups[0], all))))
 }
 
 // reads are the operations that change nothing.

@@ -52,6 +52,7 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 	maps.Copy(all, otherLists(t, reg, p, m))
 	maps.Copy(all, consumerLists(t, reg))
 	maps.Copy(all, budgetLists(t, reg))
+	maps.Copy(all, dimensionLists(t, reg))
 	return all
 }
 

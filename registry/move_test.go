@@ -99,6 +99,8 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 		SetPath(parent.String()+"/"+child.String()).Exec(ctx))
 	require.NoError(t, reg.Past().AccessKey.Create().SetConsumerID(child).SetKeyHash(strings.Repeat("0", 64)).
 		SetKeyPrefix("msk-").Exec(ctx))
+	_, err = reg.CreateDimension(ctx, registry.DimensionInput{Name: "feature"})
+	require.NoError(t, err)
 	b, err := reg.CreateBudget(ctx, registry.BudgetInput{
 		ConsumerID: parent, Name: "b", Ceilings: registry.Ceilings{Tokens: 1}, Models: []string{"*"},
 		ProviderID: p.ID, Each: true,
@@ -107,7 +109,9 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	_, err = reg.GrantBudget(ctx, registry.GrantInput{BudgetID: b.ID, SubjectID: child, Requests: 1, Reason: "é"})
 	require.NoError(t, err)
 	in := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ConsumerID: child, Tokens: meter.Tokens{InputTokens: 3}}
-	require.NoError(t, reg.RecordUsage(ctx, in))
+	in.Tags = registry.Tags{"feature": {"chat"}}
+	require.NoError(t, reg.RecordUsage(ctx, in)) // it is added up at once: its model was not there yet
+	require.NoError(t, reg.Past().UsageFold.Create().SetModelID(m.ID).SetFoldedTo(m.ID).Exec(ctx))
 	_, err = reg.AcquireKey(ctx, registry.AcquireInput{
 		ProviderID: p.ID, ModelID: m.ID, ConsumerID: parent, TTL: time.Hour, Exclude: []uuid.UUID{k.ID},
 	})
@@ -136,7 +140,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 27)
+	require.Len(t, there.Tables, 32)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)

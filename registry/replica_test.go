@@ -74,6 +74,7 @@ func (r replicas) testReads(t *testing.T) {
 		"GetAccessKey": "access_keys", "ListAccessKeys": "access_keys",
 		"GetBudget": "budgets", "FindBudget": "budgets", "ListBudgets": "budgets", "GetGrant": "budget_grants",
 		"ListGrants": "budget_grants", "ListBudgetCrossings": "budget_crossings",
+		"GetDimension": "dimensions", "FindDimension": "dimensions", "ListDimensions": "dimensions",
 	}
 	asksPrimary := []string{
 		"Authenticate", "ExplainBudgets", "ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey",

@@ -64,7 +64,9 @@ func serveCalls(
 					MaxTokens: 500, Stream: i%3 == 0,
 				}
 				u := users[i%int64(len(users))]
-				a, err := chat(ctx, client, url, u.secret, request)
+				tags := fmt.Sprintf("feature=%s, customer=%s", features[i%int64(len(features))],
+					customers[i%int64(len(customers))])
+				a, err := chat(ctx, client, url, u.secret, tags, request)
 				if err != nil {
 					cancel(err)
 					return
@@ -86,7 +88,7 @@ const tries = 5
 // chat makes one call, and returns the answer: 200, or 429 if a budget refuses it. It waits as long as it is told when
 // no key is free, and tries again when the provider fails or a stream breaks off.
 func chat(
-	ctx context.Context, client *http.Client, url string, secret registry.Secret, call chatRequest,
+	ctx context.Context, client *http.Client, url string, secret registry.Secret, tags string, call chatRequest,
 ) (answer, error) {
 	var last error
 	body, err := json.Marshal(call)
@@ -101,6 +103,7 @@ func chat(
 		if err := authorize(request, secret); err != nil {
 			return answer{}, err
 		}
+		request.Header.Set(tagsHeader, tags)
 		response, err := send(client, request)
 		switch {
 		case err != nil && response.status == http.StatusOK: // a stream that broke off

@@ -67,9 +67,14 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	tags, err := tagsOf(r)
+	if err != nil {
+		newError(http.StatusBadRequest, "", err.Error()).write(w)
+		return
+	}
 	response, err := g.serve(r.Context(), registry.AcquireInput{
 		ProviderID: model.ProviderID, ModelID: model.ID,
-		ConsumerID: caller.ConsumerID, AccessKeyID: caller.AccessKeyID,
+		ConsumerID: caller.ConsumerID, AccessKeyID: caller.AccessKeyID, Tags: tags,
 		EstimatedTokens:       int64(len(body)/4) + request.MaxTokens, // four characters make a token, roughly
 		EstimatedOutputTokens: request.MaxTokens,
 		TTL:                   g.client.Timeout + margin,
@@ -104,6 +109,8 @@ func (g *gateway) refusal(err error) answer {
 			return retryAfter(refusal, opens.Sub(g.now()))
 		}
 		return refusal
+	case errors.Is(err, registry.ErrInvalidData): // such as a tag of no dimension
+		return newError(http.StatusBadRequest, "", err.Error())
 	case errors.As(err, &failed) && failed.Class == registry.FailureBadRequest && failed.answer.status != 0:
 		header := http.Header{"Content-Type": failed.answer.header["Content-Type"]}
 		return answer{status: failed.answer.status, header: header, body: failed.answer.body}

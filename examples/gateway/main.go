@@ -86,12 +86,18 @@ func run(ctx context.Context, cfg config, out io.Writer) (done tally, calls *tur
 	if err != nil {
 		return tally{}, nil, err
 	}
+	if err := g.setUpDimensions(ctx); err != nil {
+		return tally{}, nil, err
+	}
 	if calls, err = g.serveAll(ctx, cfg, users, out); err != nil {
 		return tally{}, nil, err
 	}
 	done = provider.counted()
 	printTally(out, done)
 	if err := g.printSpending(ctx, users, calls, out); err != nil {
+		return tally{}, nil, err
+	}
+	if err := g.printAttribution(ctx, users, start, out); err != nil {
 		return tally{}, nil, err
 	}
 	if err := printReports(ctx, reg, start, out); err != nil {
