@@ -14,15 +14,10 @@ import (
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
-	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
-
-// Tags are what a caller says of a request, by the names of dimensions: Tags{"feature": {"chat"}}. A dimension takes one
-// tag, or several if it was created with Multi.
-type Tags = schema.Tags
 
 // DimensionInput describes a dimension: what usage is summed by beside models and keys, such as the feature or the
 // customer that a request was made for.
@@ -45,13 +40,7 @@ type DimensionUpdate struct {
 	MaxValues *int
 }
 
-const (
-	maxParts = 4
-	// maxTagged is how many dimensions a request may have tags of, and how many tags of each.
-	maxTagged = 16
-	maxTag    = 256 // characters
-	maxTagSet = 512 // characters of several tags, as they are stored
-)
+const maxParts = 4 // of a composite
 
 // reserved are names that reports have for other things; and names of what is never the same twice: a dimension of it
 // would be full at once.
@@ -84,23 +73,6 @@ func (in DimensionInput) faults() fault.List {
 
 func checkMaxValues(f *fault.List, n int) {
 	f.Check(n >= 1 && n <= 10_000, "max_values %d is not between 1 and 10000", n)
-}
-
-// checkTags adds the faults of tags, as far as they need no look at the dimensions.
-func checkTags(f *fault.List, tags Tags) {
-	if len(tags) == 0 {
-		return
-	}
-	f.Check(len(tags) <= maxTagged, "there are tags of %d dimensions, more than %d", len(tags), maxTagged)
-	for name, texts := range tags {
-		f.Text("name of a dimension", name, 1, rule.MaxWord)
-		f.Check(len(texts) <= maxTagged, "%d tags of %.64q are more than %d", len(texts), name, maxTagged)
-		for _, text := range texts {
-			f.Text("tag of "+fmt.Sprintf("%.64q", name), text, 1, maxTag)
-		}
-		f.Check(len(texts) < 2 || len(dimension.NameOf(texts)) <= maxTagSet,
-			"the tags of %.64q have more than %d characters together", name, maxTagSet)
-	}
 }
 
 // CreateDimension creates a dimension and returns it. Requests from now on count in it: those of before, and those that
@@ -271,13 +243,15 @@ func (r *Registry) RetireDimension(ctx context.Context, id uuid.UUID) error {
 func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) error {
 	d, err := tx.Dimension.Query().Where(entdimension.ID(dimension.ConsumerID)).Only(ctx)
 	if ent.IsNotFound(err) {
+		now := timeOf(tx)
 		d, err = tx.Dimension.Create().SetID(dimension.ConsumerID).SetName(dimension.Consumer).
-			SetKind(entdimension.KindConsumer).SetMaxValues(10_000).SetSince(timeOf(tx)).SetOpenFrom(timeOf(tx)).Save(ctx)
+			SetKind(entdimension.KindConsumer).SetMaxValues(10_000).SetSince(now).SetOpenFrom(now).Save(ctx)
 		if err != nil {
 			return err
 		}
 		value := func(id uuid.UUID, kind dimensionvalue.Kind) *ent.DimensionValueCreate {
-			return tx.DimensionValue.Create().SetID(id).SetDimensionID(d.ID).SetName("").SetKind(kind).SetSince(d.Since)
+			return tx.DimensionValue.Create().SetID(id).SetDimensionID(d.ID).SetName("").SetKind(kind).
+				SetSince(d.Since)
 		}
 		err = tx.DimensionValue.CreateBulk(
 			value(dimension.UnassignedID, dimensionvalue.KindUnassigned),

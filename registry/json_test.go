@@ -37,7 +37,8 @@ func TestRowsInJSON(t *testing.T) {
 		"expired_leases":       ent.ExpiredLease{}, "pool_states": ent.PoolState{},
 		"consumers": ent.Consumer{}, "access_keys": ent.AccessKey{}, "policy_version": ent.PolicyVersion{},
 		"budgets": ent.Budget{}, "budget_grants": ent.BudgetGrant{}, "budget_windows": ent.BudgetWindow{},
-		"budget_crossings": ent.BudgetCrossing{}, "dimensions": ent.Dimension{}, "dimension_values": ent.DimensionValue{},
+		"budget_crossings": ent.BudgetCrossing{},
+		"dimensions":       ent.Dimension{}, "dimension_values": ent.DimensionValue{},
 		"usage_by_value": ent.UsageByValue{}, "usage_by_value_quarters": ent.UsageByValueQuarter{},
 		"usage_folds": ent.UsageFold{},
 	}

@@ -38,7 +38,8 @@ func withDimensions(t *testing.T, reg *registry.Registry, operations map[string]
 			return openSecond(reg.ListDimensions(ctx, registry.DimensionFilter{}))
 		},
 		"UpdateDimension": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateDimension(ctx, dimensions["updated"], registry.DimensionUpdate{MaxValues: ptr(2000)}))
+			more := registry.DimensionUpdate{MaxValues: ptr(2000)}
+			return openSecond(reg.UpdateDimension(ctx, dimensions["updated"], more))
 		},
 		"RetireDimension": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.RetireDimension(ctx, dimensions["retired"])

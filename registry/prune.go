@@ -105,9 +105,10 @@ type PruneResult struct {
 // day or more often. Others may record meanwhile; they wait for some milliseconds at a time. Two calls at once share
 // the work.
 //
-// Before it removes anything of the ledger, Prune adds requests to the sums by value that they are not in yet, and notes in a transaction of its own from when on the ledger is
-// complete. That is never taken back: a longer retention takes effect for what is kept from then on. Usage that is
-// recorded late, for a day that was pruned, counts in its day; the next Prune removes its event and quarter.
+// Before it removes anything of the ledger, Prune adds requests to the sums by value that they are not in yet, and notes
+// in a transaction of its own from when on the ledger is complete. That is never taken back: a longer retention takes
+// effect for what is kept from then on. Usage that is recorded late, for a day that was pruned, counts in its day; the
+// next Prune removes its event and quarter.
 //
 // On PostgreSQL, events are dropped by whole days, which leaves no dead rows, as long as there are at most 40 days of
 // them. If they are kept for longer, or recorded for many past days, they are removed row by row. Prune waits for locks

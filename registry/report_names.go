@@ -47,7 +47,8 @@ func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
 		nameBy(ctx, r, apikey.Table, rows, func(w *ReportRow) naming {
 			return naming{w.APIKeyID, &w.KeyLabel, &w.KeyPrefix}
 		}),
-		nameBy(ctx, r, consumer.Table, rows, func(w *ReportRow) naming { return naming{w.ConsumerID, &w.Consumer, nil} }),
+		nameBy(ctx, r, consumer.Table, rows,
+			func(w *ReportRow) naming { return naming{w.ConsumerID, &w.Consumer, nil} }),
 	)
 }
 

@@ -33,8 +33,8 @@ func (a *attribution) filled(t *testing.T) {
 	requireProven(t, a.reg)
 }
 
-// TestRepairValues damages sums by value in each way, and has VerifyLedger find and RepairLedger mend it. Without events
-// and quarters below it a row is lost, and the difference is told.
+// TestRepairValues damages sums by value in each way, and has VerifyLedger find and RepairLedger mend it. Without
+// events and quarters below it a row is lost, and the difference is told.
 func TestRepairValues(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
 		a := newAttribution(t, e, time.Now().UTC())

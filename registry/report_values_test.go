@@ -132,7 +132,7 @@ func (a *attribution) want(of func(saidRequest) []string) map[string][3]int64 {
 }
 
 // TestReportByValue records at random, folding now and then, and compares reports with what was recorded. The clock is
-// that of today, so that folds find something; or in the past, when models were not there, so that each request is late.
+// that of today, so that folds find something; or of before the models were there, so that each request is late.
 func TestReportByValue(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
 		for name, start := range map[string]time.Time{"today": time.Now().UTC(), "past": registrytest.Start} {
@@ -143,7 +143,8 @@ func TestReportByValue(t *testing.T) {
 
 func testReportByValue(t *testing.T, a *attribution) {
 	t.Helper()
-	features, labels := []string{"chat", "search", "code", "late 1", "late 2", registry.OtherValue}, []string{"a", "b", "c"}
+	features := []string{"chat", "search", "code", "late 1", "late 2", registry.OtherValue}
+	labels := []string{"a", "b", "c"}
 	who := []*ent.Consumer{nil, a.org, a.team, a.user}
 	for i := range 120 {
 		tags := registry.Tags{}
@@ -245,8 +246,9 @@ func (a *attribution) check(t *testing.T) {
 		}
 		require.Equal(t, sum, bySubtree[name], name)
 	}
-	ofTeam := report(registry.ReportInput{ConsumerID: a.team.ID, Values: map[registry.Dimension]string{"feature": "chat"}},
-		registry.ByModel)
+	ofTeam := report(registry.ReportInput{
+		ConsumerID: a.team.ID, Values: map[registry.Dimension]string{"feature": "chat"},
+	}, registry.ByModel)
 	var requests int64
 	for _, r := range a.said {
 		if feature(r) == "chat" && (consumer(r) == "team" || consumer(r) == "user") {

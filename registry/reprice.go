@@ -48,8 +48,8 @@ type RepriceResult struct {
 //     shares of it.
 //   - Where quarters are gone, so is a UTC day.
 //
-// Usage by consumers and tags follows. Where events are gone, what a model's usage of a period costs is shared out among
-// the values of a dimension by their tokens.
+// Usage by consumers and tags follows. Where events are gone, what a model's usage of a period costs is shared out
+// among the values of a dimension by their tokens.
 //
 // A period keeps its price if that is in effect for at least a part of it.
 //

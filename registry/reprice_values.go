@@ -58,7 +58,9 @@ type valueRow struct {
 
 // moveValues moves the periods of values that begin between an instant and where p is, after those of keys have been
 // moved. What they cost together is what the keys' cost, if the dimension counts all requests of the period.
-func (r *Registry) moveValues(ctx context.Context, tx *ent.Client, p *repricing, grain ledger.Grain, from time.Time) error {
+func (r *Registry) moveValues(
+	ctx context.Context, tx *ent.Client, p *repricing, grain ledger.Grain, from time.Time,
+) error {
 	for _, d := range p.book.All {
 		of, begin := grain, from
 		if d.DaysOnly && grain == ledger.QuarterGrain {

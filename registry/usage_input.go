@@ -2,11 +2,13 @@ package registry
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
@@ -28,6 +30,11 @@ const (
 	maxAttemptGroup = 128 // characters
 	maxAttempt      = 1_000_000
 	maxSource       = 64 // characters
+
+	// maxTagged is how many dimensions a request may have tags of, and how many tags of each.
+	maxTagged = 16
+	maxTag    = 256 // characters
+	maxTagSet = 512 // characters of several tags, as they are stored
 )
 
 // StandardTier is the service tier in which every model has a price.
@@ -141,6 +148,27 @@ func (in UsageInput) checkSaid(f *fault.List) {
 func checkAttempt(f *fault.List, group string, attempt int) {
 	f.Text("attempt_group", group, 0, maxAttemptGroup)
 	f.Check(attempt >= 0 && attempt <= maxAttempt, "attempt %d is not between 0 and %d", attempt, maxAttempt)
+}
+
+// Tags are what a caller says of a request, by the names of dimensions: Tags{"feature": {"chat"}}. A dimension takes
+// one tag, or several if it was created with Multi.
+type Tags = schema.Tags
+
+// checkTags adds the faults of tags, as far as they need no look at the dimensions.
+func checkTags(f *fault.List, tags Tags) {
+	if len(tags) == 0 {
+		return
+	}
+	f.Check(len(tags) <= maxTagged, "there are tags of %d dimensions, more than %d", len(tags), maxTagged)
+	for name, texts := range tags {
+		f.Text("name of a dimension", name, 1, rule.MaxWord)
+		f.Check(len(texts) <= maxTagged, "%d tags of %.64q are more than %d", len(texts), name, maxTagged)
+		for _, text := range texts {
+			f.Text("tag of "+fmt.Sprintf("%.64q", name), text, 1, maxTag)
+		}
+		f.Check(len(texts) < 2 || len(dimension.NameOf(texts)) <= maxTagSet,
+			"the tags of %.64q have more than %d characters together", name, maxTagSet)
+	}
 }
 
 // newRequest returns a request to record, or the faults of the input.

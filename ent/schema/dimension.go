@@ -35,7 +35,8 @@ func (Dimension) Fields() []ent.Field {
 			Comment("the finest sums that are kept: of quarters of an hour, or of UTC days"),
 		field.Time("since").Immutable().Comment("requests from this instant on count, UTC"),
 		field.Time("open_from").Comment("values that are new count in requests from this instant on, UTC"),
-		field.Time("retired_at").Optional().Nillable().Comment("requests from this instant on do not count; NULL: all do"),
+		field.Time("retired_at").Optional().Nillable().
+			Comment("requests from this instant on do not count; NULL: all do"),
 	}
 }
 

@@ -149,6 +149,7 @@ func id(name, comment string) ent.Field {
 
 // tags is the column of what a caller says of a request.
 func tags() ent.Field {
-	return field.JSON("tags", Tags{}).Optional().Immutable().SchemaType(jsonText).
+	// PostgreSQL cannot compare json, which Ent does when it walks to rows.
+	return field.JSON("tags", Tags{}).Optional().Immutable().SchemaType(map[string]string{dialect.Postgres: "text"}).
 		Comment("what usage is summed by beside models and keys: the tags of each dimension; NULL: none")
 }

@@ -25,7 +25,8 @@ func (ValueOf) Fields() []ent.Field {
 // Indexes of the ValueOf mixin.
 func (ValueOf) Indexes() []ent.Index {
 	return []ent.Index{
-		// A fold adds to the row it finds here. The price says which model. It also serves the foreign key of the price.
+		// A fold adds to the row it finds here. The price says which model. It also serves the foreign key of the
+		// price.
 		index.Fields("price_id", "value_id", "period_start").Unique(),
 		// A model's periods in a range: Reprice, VerifyLedger, Prune; and the foreign key.
 		index.Fields("model_id", "period_start"),

@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"entgo.io/ent/schema/field"
 
 	"github.com/jeffersonwarrior/modelscan/ent/migrate"
@@ -48,7 +50,7 @@ var types = sync.OnceValue(func() map[string]string {
 	for _, table := range migrate.Tables {
 		all[table.Name+"."+Number] = "bigint"
 		for _, column := range table.Columns {
-			all[table.Name+"."+column.Name] = of[column.Type]
+			all[table.Name+"."+column.Name] = cmp.Or(column.SchemaType[dialect.Postgres], of[column.Type])
 		}
 	}
 	return all

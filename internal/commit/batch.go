@@ -44,7 +44,6 @@ type env struct {
 	expiries   expiries
 	remembered ownerMemory // consumers, with their budgets
 	dimensions dimension.Memory
-	folds      folder
 }
 
 // batch is a running transaction.
@@ -56,4 +55,20 @@ type batch struct {
 	changes
 	spending
 	book *dimension.Book // nil: it is not needed so far
+}
+
+// remembering returns what the process remembers of dimensions, or nil in a caller's transaction.
+func (b *batch) remembering() *dimension.Memory {
+	if b.inTx {
+		return nil
+	}
+	return &b.dimensions
+}
+
+// checkTags returns fault.ErrInvalidData if a request of an instant may not have some tags.
+func (b *batch) checkTags(tags string, at time.Time) error {
+	if tags == "" {
+		return nil
+	}
+	return b.book.Check(tags, at)
 }

@@ -11,7 +11,10 @@ import (
 
 	"entgo.io/ent/dialect"
 
+	"github.com/google/uuid"
+
 	batches "github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -35,11 +38,13 @@ type Committer struct {
 	env
 	memory memory
 	queue  *batches.Queue[Call]
+	folds  *folder
 }
 
 // New returns a Committer. Close ends it.
 func New(c Config) *Committer {
 	m := &Committer{env: env{Config: c, engine: c.DB.Dialect()}}
+	m.folds = newFolder(m.foldAll)
 	m.queue = batches.New(maxBatch, maxQueue, c.DB.TurnTimeout(), m.commit)
 	return m
 }
@@ -57,7 +62,7 @@ func (m *Committer) Do(ctx context.Context, c Call) error { return m.queue.Do(ct
 func (m *Committer) DoAll(ctx context.Context, calls []Call) error {
 	err := m.transact(ctx, nil, calls, first)
 	if err == nil {
-		m.foldDue(calls, nil)
+		m.countRecorded(calls, nil)
 	}
 	return err
 }
@@ -110,7 +115,7 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 		errs, err = m.once(ctx, calls)
 	}
 	if err == nil {
-		m.foldDue(calls, errs)
+		m.countRecorded(calls, errs)
 		return errs
 	}
 	if uncertain && !isFault(err) && !errors.Is(err, fault.ErrUncertain) { // the first attempt is still uncertain
@@ -198,6 +203,55 @@ func (m *Committer) attempt(
 		return nil, err
 	}
 	return s, judge(verdicts)
+}
+
+// countRecorded counts the requests that were recorded.
+func (m *Committer) countRecorded(calls []Call, errs []error) {
+	models := make([]uuid.UUID, 0, len(calls))
+	for i := range calls {
+		if calls[i].records() && (errs == nil || errs[i] == nil) {
+			models = append(models, calls[i].Request.Model)
+		}
+	}
+	m.folds.count(models, m.Clock())
+}
+
+// foldAll folds models. An error leaves requests in the tail: the next fold takes them.
+func (m *Committer) foldAll(ctx context.Context, models []uuid.UUID) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	b, err := dimension.Read(ctx, ent.NewClient(ent.Driver(m.DB.Fresh())))
+	if err != nil || len(b.All) == 0 { // most registries have none
+		return
+	}
+	for _, id := range models {
+		_ = m.Fold(ctx, id)
+	}
+}
+
+// Fold adds the requests of a model to the periods of their values, but for those that may still be overtaken.
+func (m *Committer) Fold(ctx context.Context, model uuid.UUID) error {
+	for more := true; more; {
+		err := m.Write(ctx, func(tx *ent.Client) (err error) {
+			more, err = m.FoldSome(ctx, tx, model)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("fold model %s: %w", model, err)
+		}
+	}
+	return nil
+}
+
+// FoldSome is Fold for the first requests, in a transaction. It reports whether there are more.
+func (m *Committer) FoldSome(ctx context.Context, tx *ent.Client, model uuid.UUID) (more bool, err error) {
+	b := batch{env: &m.env, tx: tx}
+	if err := b.openBook(ctx); err != nil {
+		return false, err
+	}
+	return b.book.Fold(ctx, tx, m.engine, &m.dimensions, dimension.Tail{
+		Model: model, Now: m.Clock(), Limit: foldAtOnce,
+	})
 }
 
 // isFault reports whether one call of a batch may have caused an error, such as a sum that does not fit. The others can

@@ -25,10 +25,10 @@ import (
 // ended.
 
 const (
-	plainColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, acquired_at, " +
-		"expires_at"
+	plainColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe," +
+		" acquired_at, expires_at"
 	sparseColumns = "reserved_output, attempt_group, attempt, consumer_id, consumer_path, access_key_id," +
-		" COALESCE(CAST(tags AS text), '')"
+		" COALESCE(tags, '')"
 	leaseColumns = plainColumns + ", " + sparseColumns
 )
 

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -175,6 +176,23 @@ func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
 		}
 	}
 	return nil
+}
+
+// openBook opens the book of dimensions, unless it is open. In a caller's transaction it is read, because the
+// transaction may have changed them.
+func (b *batch) openBook(ctx context.Context) (err error) {
+	switch {
+	case b.book != nil:
+		return nil
+	case b.inTx:
+		b.book, err = dimension.Read(ctx, b.tx)
+		return err
+	}
+	version, err := b.policyVersion(ctx, b.tx)
+	if err == nil {
+		b.book, err = b.dimensions.Open(ctx, b.tx, version)
+	}
+	return err
 }
 
 // policyVersion reads the version of the policy, once.

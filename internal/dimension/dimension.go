@@ -5,7 +5,6 @@ package dimension
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,12 +15,9 @@ import (
 	"github.com/google/uuid"
 
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
-	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
-	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
-	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Consumer is the name of the built-in dimension of consumers.
@@ -83,47 +79,6 @@ func (b *Book) Named(name string) *Dimension {
 		}
 	}
 	return nil
-}
-
-const readSQL = "SELECT d.id, d.name, d.kind, d.parts, d.max_values, d.grain, d.since, d.open_from, d.retired_at," +
-	" v.id, v.kind FROM dimensions AS d LEFT JOIN dimension_values AS v ON v.dimension_id = d.id" +
-	" AND v.kind <> 'value' ORDER BY d.kind = 'composite', d.id"
-
-// Read reads all dimensions.
-func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
-	b := newBook(nil)
-	return b, bulk.Scan(ctx, tx, readSQL, nil, func(scan func(...any) error) error {
-		d := new(Dimension)
-		var kind, grain string
-		var parts []byte
-		var value *uuid.UUID
-		var of *string
-		err := scan(&d.ID, &d.Name, &kind, &parts, &d.Max, &grain, &d.Since, &d.OpenFrom, &d.Retired, &value, &of)
-		if err != nil {
-			return err
-		}
-		if n := len(b.All); n > 0 && b.All[n-1].ID == d.ID {
-			d = b.All[n-1]
-		} else {
-			b.All = append(b.All, d)
-		}
-		d.Kind, d.DaysOnly = entdimension.Kind(kind), grain == string(entdimension.GrainDay)
-		d.Since, d.OpenFrom = utc.Of(d.Since), utc.Of(d.OpenFrom)
-		switch {
-		case value == nil:
-		case *of == string(dimensionvalue.KindOther):
-			d.Other = *value
-		default:
-			d.Unassigned = *value
-		}
-		if len(parts) == 0 {
-			return nil
-		}
-		if err := json.Unmarshal(parts, &d.Parts); err != nil {
-			return fmt.Errorf("%w: parts of dimension %s: %w", fault.ErrCorrupt, d.ID, err)
-		}
-		return nil
-	})
 }
 
 func newBook(all []*Dimension) *Book {
@@ -301,7 +256,7 @@ func (b *Book) Check(tags string, at time.Time) error {
 		d := b.Named(name)
 		switch {
 		case d == nil || d.Kind != entdimension.KindSingle && d.Kind != entdimension.KindMulti:
-			return fmt.Errorf("%w: there is no dimension %.64q for tags: see CreateDimension", fault.ErrInvalidData, name)
+			return fmt.Errorf("%w: there is no dimension %.64q for tags", fault.ErrInvalidData, name)
 		case d.Retired != nil && !at.Before(*d.Retired):
 			return fmt.Errorf("%w: dimension %q is retired", fault.ErrInvalidData, name)
 		case d.Kind == entdimension.KindSingle && len(all[name]) > 1:

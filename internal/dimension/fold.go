@@ -94,14 +94,6 @@ func addUp(ctx context.Context, tx *ent.Client, engine string, sums map[ledger.P
 	return err
 }
 
-// FoldedTo returns the last event of a model that is folded. What happened before the model was created is, too: ids
-// of models begin with their time, as those of events do.
-func FoldedTo(ctx context.Context, tx bulk.Querier, model uuid.UUID) (to uuid.UUID, err error) {
-	err = bulk.Scan(ctx, tx, "SELECT COALESCE(f.folded_to, m.id) FROM models AS m LEFT JOIN usage_folds AS f"+
-		" ON f.model_id = m.id WHERE m.id = $1", []any{model}, func(scan func(...any) error) error { return scan(&to) })
-	return to, err
-}
-
 // bounds returns the last event of a model that is folded, and the instant up to which the others can be.
 func (b *Book) bounds(ctx context.Context, tx *ent.Client, tail Tail) (after uuid.UUID, until time.Time, err error) {
 	after, err = FoldedTo(ctx, tx, tail.Model)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,7 +18,9 @@ import (
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Memory is what a process remembers of dimensions and values, as of a version of the policy. Nobody changes what is
@@ -27,6 +30,55 @@ type Memory struct {
 	version int64
 	all     []*Dimension // nil: nothing is remembered
 	values  map[place]Value
+}
+
+const readSQL = "SELECT d.id, d.name, d.kind, d.parts, d.max_values, d.grain, d.since, d.open_from, d.retired_at," +
+	" v.id, v.kind FROM dimensions AS d LEFT JOIN dimension_values AS v ON v.dimension_id = d.id" +
+	" AND v.kind <> 'value' ORDER BY d.kind = 'composite', d.id"
+
+// Read reads all dimensions.
+func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
+	b := newBook(nil)
+	return b, bulk.Scan(ctx, tx, readSQL, nil, func(scan func(...any) error) error {
+		d := new(Dimension)
+		var kind, grain string
+		var parts []byte
+		var value *uuid.UUID
+		var of *string
+		err := scan(&d.ID, &d.Name, &kind, &parts, &d.Max, &grain, &d.Since, &d.OpenFrom, &d.Retired, &value, &of)
+		if err != nil {
+			return err
+		}
+		if n := len(b.All); n > 0 && b.All[n-1].ID == d.ID {
+			d = b.All[n-1]
+		} else {
+			b.All = append(b.All, d)
+		}
+		d.Kind, d.DaysOnly = entdimension.Kind(kind), grain == string(entdimension.GrainDay)
+		d.Since, d.OpenFrom = utc.Of(d.Since), utc.Of(d.OpenFrom)
+		switch {
+		case value == nil:
+		case *of == string(dimensionvalue.KindOther):
+			d.Other = *value
+		default:
+			d.Unassigned = *value
+		}
+		if len(parts) == 0 {
+			return nil
+		}
+		if err := json.Unmarshal(parts, &d.Parts); err != nil {
+			return fmt.Errorf("%w: parts of dimension %s: %w", fault.ErrCorrupt, d.ID, err)
+		}
+		return nil
+	})
+}
+
+// FoldedTo returns the last event of a model that is folded. What happened before the model was created is, too: ids
+// of models begin with their time, as those of events do.
+func FoldedTo(ctx context.Context, tx bulk.Querier, model uuid.UUID) (to uuid.UUID, err error) {
+	err = bulk.Scan(ctx, tx, "SELECT COALESCE(f.folded_to, m.id) FROM models AS m LEFT JOIN usage_folds AS f"+
+		" ON f.model_id = m.id WHERE m.id = $1", []any{model}, func(scan func(...any) error) error { return scan(&to) })
+	return to, err
 }
 
 // maxValues is how many values are remembered; with more, all are forgotten.

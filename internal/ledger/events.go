@@ -135,8 +135,8 @@ func TagsCell(tags string) *string {
 
 var (
 	eventColumns = "SELECT e.id, e.at, e.model_id, e.api_key_id, e.price_id, e.cost, e.latency_ms, e.success," +
-		" e.usage_status, e.ttft_ms, e.attempt, e.provider_cost, e.consumer_id, COALESCE(CAST(e.tags AS text), ''), e." +
-		strings.Join(TokenColumns, ", e.") + " FROM "
+		" e.usage_status, e.ttft_ms, e.attempt, e.provider_cost, e.consumer_id," +
+		" COALESCE(e.tags, ''), e." + strings.Join(TokenColumns, ", e.") + " FROM "
 	readEventsSQL     = eventColumns + usageevent.Table + " AS e WHERE e.id > $1 AND e.id < $2"
 	readEventsOfAll   = readEventsSQL + " ORDER BY e.id LIMIT $3"
 	readEventsOfModel = readEventsSQL + " AND e.model_id = $3 ORDER BY e.id LIMIT $4"

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -21,6 +22,7 @@ func newDay() (d *Day, quarter ledger.Period) {
 	model, price := uuid.New(), uuid.New()
 	dollar := money.Dollar
 	d = &Day{
+		book:     new(dimension.Book),
 		Horizons: ledger.Horizons{Events: utc.Beginning, Quarters: utc.Beginning}, Start: midnight,
 		rows: map[ledger.Period]*row{}, recorded: map[ledger.Period]*ledger.Sums{}, doubtful: map[time.Time]bool{},
 		prices: map[uuid.UUID]*ent.Price{price: {ID: price, ModelID: model, CostPer1mInput: &dollar}},

@@ -44,8 +44,8 @@ func (l *Reader) learnValues(ctx context.Context, client *ent.Client, d *Day) er
 	if err != nil {
 		return err
 	}
-	return bulk.Scan(ctx, client, "SELECT m.id, COALESCE(f.folded_to, m.id) FROM models AS m LEFT JOIN usage_folds AS f"+
-		" ON f.model_id = m.id", nil, func(scan func(...any) error) error {
+	return bulk.Scan(ctx, client, "SELECT m.id, COALESCE(f.folded_to, m.id) FROM models AS m"+
+		" LEFT JOIN usage_folds AS f ON f.model_id = m.id", nil, func(scan func(...any) error) error {
 		var id, to uuid.UUID
 		err := scan(&id, &to)
 		d.folded[id] = to
@@ -145,8 +145,8 @@ func (d *Day) unbalanced(verdicts map[ledger.Period]verdict) (wrong []Difference
 			field, want, have = usage.FieldTotalCost, dollars(&b.keys.Cost), dollars(&b.values.Cost)
 		}
 		wrong = append(wrong, Difference{
-			Kind: WrongValues, Table: ledger.Tables[at.Under(at.dimension.ID).Table()].Name, Model: at.Model, Start: at.Start,
-			Field: field, Want: want, Have: fmt.Sprintf("%s in dimension %q", have, at.dimension.Name),
+			Kind: WrongValues, Table: ledger.Tables[at.Under(at.dimension.ID).Table()].Name, Model: at.Model,
+			Start: at.Start, Field: field, Want: want, Have: fmt.Sprintf("%s in dimension %q", have, at.dimension.Name),
 		})
 	}
 	return wrong

@@ -1,7 +1,7 @@
 -- Modify "key_leases" table
-ALTER TABLE "key_leases" ADD COLUMN "tags" json NULL;
+ALTER TABLE "key_leases" ADD COLUMN "tags" text NULL COLLATE "C";
 -- Modify "usage_events" table
-ALTER TABLE "usage_events" ADD COLUMN "tags" json NULL;
+ALTER TABLE "usage_events" ADD COLUMN "tags" text NULL COLLATE "C";
 -- Create "dimensions" table
 CREATE TABLE "dimensions" (
   "id" uuid NOT NULL,
