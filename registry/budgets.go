@@ -102,6 +102,9 @@ func checkThresholds(f *fault.List, percentages []int) {
 // events are kept: CountsFrom says since when. From the moment that it returns, no process admits more than its
 // ceilings: see [Registry.AcquireKey].
 //
+// While it adds up what was spent, others wait: on SQLite all who write, on PostgreSQL requests for consumers and
+// changes of the catalogue.
+//
 // Errors:
 //
 //   - [ErrInvalidData]: the input breaks a rule

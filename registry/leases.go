@@ -174,8 +174,9 @@ func (l *Lease) registry() *Registry {
 //
 // Errors:
 //
-//   - [ErrInvalidData]: the input breaks a rule, or the model belongs to another provider
-//   - [ErrForeignKey]: the model is unknown
+//   - [ErrInvalidData]: the input breaks a rule, the model belongs to another provider, the access key is another
+//     consumer's, or more than 64 ceilings bind the request
+//   - [ErrForeignKey]: the model, the consumer or the access key is unknown
 //   - [ErrForbidden], as a [*ForbiddenError]: the access key may not be used, the consumer or one above it is disabled
 //     or deleted, or it may not use the model
 //   - [ErrBudget], as a [*BudgetError]: the request does not fit into a budget of the consumer or of one above it. No

@@ -85,7 +85,8 @@ func (r *Registry) Client() *ent.Client { return r.shown }
 //   - On SQLite, a write through r waits for the transaction it is called in, and returns [ErrBusy] after
 //     [WithBusyTimeout]. In memory, so does a read.
 //   - On PostgreSQL, the same happens to a write through r that needs a row the transaction has changed, or that uses,
-//     leases or changes keys of a provider whose keys the transaction has used, leased or changed.
+//     leases or changes keys of a provider whose keys the transaction has used, leased or changed. After a change of
+//     consumers, access keys or budgets, requests for consumers wait until the transaction ends, in all processes.
 //
 // Use tx from one goroutine, and not after fn has returned. Rows that tx returned stay usable: they see the transaction
 // within fn, and the database afterwards.

@@ -19,8 +19,8 @@ import (
 // A request id counts once: if it was recorded before, RecordUsage changes nothing and returns nil. So after an error,
 // call it again with the same id, from another process if need be. That works until Prune removes the event. If the
 // input is another request than the one that was recorded, RecordUsage changes nothing either, and returns
-// [ErrConflict]: if it has another model, other tokens, another Usage, another outcome (Failed, ErrorClass, HTTPStatus)
-// or another ProviderCost.
+// [ErrConflict]: if it has another model, another consumer, other tokens, another Usage, another outcome (Failed,
+// ErrorClass, HTTPStatus) or another ProviderCost.
 //
 // The request costs what the price in effect at its time says:
 //
