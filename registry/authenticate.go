@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -102,13 +103,16 @@ func (r *Registry) Authenticate(ctx context.Context, presented string) (Caller, 
 		}
 	}
 	reason, of := key.Refused(now)
-	if reason != "" {
-		return Caller{}, translate(ctx, op, &ForbiddenError{
-			Reason: ForbiddenReason(reason), AccessKeyID: key.ID, Label: key.Label,
-			ConsumerID: of.ID, Name: of.Name, ExpiredAt: key.ExpiresAt,
-		})
+	if reason == "" {
+		return Caller{AccessKeyID: key.ID, ConsumerID: key.Consumer, ExpiresAt: key.ExpiresAt}, nil
 	}
-	return Caller{AccessKeyID: key.ID, ConsumerID: of.ID, ExpiresAt: key.ExpiresAt}, nil
+	if of == nil {
+		of = &key.Consumers[len(key.Consumers)-1]
+	}
+	return Caller{}, translate(ctx, op, &ForbiddenError{
+		Reason: ForbiddenReason(reason), AccessKeyID: key.ID, Label: key.Label,
+		ConsumerID: of.ID, Name: of.Name, ExpiredAt: key.ExpiresAt,
+	})
 }
 
 // accessKey returns the access key of a secret that is not remembered.
@@ -139,21 +143,16 @@ func readAccessKey(ctx context.Context, client *ent.Client, hash policy.Hash) (*
 		return nil, err
 	}
 	return &policy.AccessKey{
-		ID: row.ID, Label: row.Label, ExpiresAt: value(row.ExpiresAt), Disabled: row.Disabled,
-		Deleted: row.DeletedAt != nil, Consumers: consumers,
+		ID: row.ID, Consumer: row.ConsumerID, Label: row.Label, ExpiresAt: value(row.ExpiresAt),
+		Disabled: row.Disabled, Deleted: row.DeletedAt != nil, Consumers: consumers,
 	}, nil
 }
 
 // consumersOf reads the consumers of a path, the root first.
 func consumersOf(ctx context.Context, client *ent.Client, path string) ([]policy.Consumer, error) {
-	texts := pathIDs(path)
-	ids, places := make([]uuid.UUID, len(texts)), make(map[uuid.UUID]int, len(texts))
-	for i, text := range texts {
-		id, err := uuid.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: the path of a consumer: %w", ErrCorrupt, err)
-		}
-		ids[i], places[id] = id, i
+	ids, err := commit.PathIDs(path)
+	if err != nil {
+		return nil, err
 	}
 	rows, err := client.Consumer.Query().Where(consumer.IDIn(ids...)).All(ctx)
 	if err != nil {
@@ -164,7 +163,7 @@ func consumersOf(ctx context.Context, client *ent.Client, path string) ([]policy
 	}
 	consumers := make([]policy.Consumer, len(ids))
 	for _, c := range rows {
-		consumers[places[c.ID]] = policy.Consumer{
+		consumers[slices.Index(ids, c.ID)] = policy.Consumer{
 			ID: c.ID, Name: c.Name, Disabled: c.Disabled, Deleted: c.DeletedAt != nil,
 		}
 	}
@@ -212,7 +211,7 @@ func (r *Registry) raisePolicy(ctx context.Context, tx *ent.Client) error {
 func forbidden(why commit.Refusal) error {
 	e := &ForbiddenError{Reason: ForbiddenReason(why.Reason), Model: why.Model}
 	if key := why.AccessKey; key != nil {
-		e.AccessKeyID, e.Label, e.ConsumerID, e.ExpiredAt = key.ID, key.Label, key.Consumer, value(key.Expires)
+		e.AccessKeyID, e.Label, e.ConsumerID, e.ExpiredAt = key.ID, key.Label, key.Consumer, key.ExpiresAt
 	}
 	if who := why.Consumer; who != nil {
 		e.ConsumerID, e.Name = who.ID, who.Name

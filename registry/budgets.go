@@ -12,6 +12,7 @@ import (
 	entbudget "github.com/jeffersonwarrior/modelscan/ent/budget"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -232,14 +233,10 @@ func (r *Registry) DeleteBudget(ctx context.Context, id uuid.UUID) error {
 
 // budgetsAbove returns the budgets of the consumers above the last one of a path.
 func budgetsAbove(ctx context.Context, tx *ent.Client, path string) ([]*ent.Budget, error) {
-	var above []uuid.UUID
-	ids := pathIDs(path)
-	for _, text := range ids[:len(ids)-1] {
-		id, err := uuid.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: path of a consumer: %w", ErrCorrupt, err)
-		}
-		above = append(above, id)
+	ids, err := commit.PathIDs(path)
+	if err != nil {
+		return nil, err
 	}
-	return tx.Budget.Query().Where(entbudget.ConsumerIDIn(above...)).Order(entbudget.ByID()).All(ctx)
+	above := entbudget.ConsumerIDIn(ids[:len(ids)-1]...)
+	return tx.Budget.Query().Where(above).Order(entbudget.ByID()).All(ctx)
 }

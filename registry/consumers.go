@@ -129,15 +129,15 @@ func pathBelow(ctx context.Context, tx *ent.Client, parentID, id uuid.UUID) (str
 
 // checkLevel returns ErrInvalidData if a path has too many levels.
 func checkLevel(path string) error {
-	if n := len(pathIDs(path)); n > MaxConsumerLevels {
+	if n := levelOf(path); n > MaxConsumerLevels {
 		return fmt.Errorf("%w: the tree of consumers would have %d levels, more than %d", ErrInvalidData, n,
 			MaxConsumerLevels)
 	}
 	return nil
 }
 
-// pathIDs returns the ids of a path, the root first.
-func pathIDs(path string) []string { return strings.Split(path, "/") }
+// levelOf returns the level of a path; the root's is 1.
+func levelOf(path string) int { return strings.Count(path, "/") + 1 }
 
 // requirePermitted returns ErrForeignKey if a permission names a provider or a model that does not exist.
 func requirePermitted(ctx context.Context, tx *ent.Client, permissions []Permission) error {

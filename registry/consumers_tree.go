@@ -249,7 +249,7 @@ func (r *Registry) PurgeConsumer(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		for level := MaxConsumerLevels; level >= len(pathIDs(top.Path)); level-- { // children keep their parents
+		for level := MaxConsumerLevels; level >= levelOf(top.Path); level-- { // children keep their parents
 			if _, err := tx.Consumer.Delete().Where(inSubtree(top), ofLevel(level)).Exec(ctx); err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 )
 
@@ -150,12 +151,9 @@ func (p *valueReport) choices(d *dimension.Dimension, id uuid.UUID, v namedValue
 func (p *valueReport) consumerChoices(id uuid.UUID, v namedValue) ([]choice, error) {
 	var ids []uuid.UUID
 	if v.path != "" {
-		for _, text := range pathIDs(v.path) {
-			above, err := uuid.Parse(text)
-			if err != nil {
-				return nil, fmt.Errorf("%w: path of a consumer: %w", ErrCorrupt, err)
-			}
-			ids = append(ids, above)
+		var err error
+		if ids, err = commit.PathIDs(v.path); err != nil {
+			return nil, err
 		}
 	}
 	if p.ConsumerID != uuid.Nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/policy"
@@ -17,51 +18,21 @@ import (
 
 // Owner is a consumer, as far as admission needs it: with its budgets, and with what it may use.
 type Owner struct {
-	budget.Consumer
+	policy.Consumer
 
-	Path, Name  string
-	Disabled    bool
-	Deleted     bool
-	Permissions []Permission
+	Path, Kind  string
+	Permissions []schema.Permission
 	Budgets     []*budget.Budget
 
 	err error // its row, or one of its budgets, cannot be used: the requests for it and for all below it are told
 }
 
-// Permission says which models of a provider a consumer may use, or may not.
-type Permission struct {
-	Provider uuid.UUID `json:"provider_id"`
-	Models   []string  `json:"models"` // empty: all
-	Deny     bool      `json:"deny"`
-}
-
-// AccessKey is a row of an access key.
-type AccessKey struct {
-	ID, Consumer      uuid.UUID
-	Label             string
-	Disabled, Deleted bool
-	Expires           *time.Time
-}
-
 // Refusal says why a request is forbidden: because of its access key, or of its consumer or one above it.
 type Refusal struct {
 	Reason    policy.Reason
-	AccessKey *AccessKey // nil: none was named
-	Consumer  *Owner     // nil: the reason is the access key's
-	Model     string     // that is denied
-}
-
-// forbids returns why nobody may act by an access key; "" if its consumer may.
-func (k *AccessKey) forbids(now time.Time) policy.Reason {
-	switch {
-	case k.Deleted:
-		return policy.AccessKeyDeleted
-	case k.Disabled:
-		return policy.AccessKeyDisabled
-	case k.Expires != nil && !now.Before(*k.Expires):
-		return policy.AccessKeyExpired
-	}
-	return ""
+	AccessKey *policy.AccessKey // nil: none was named
+	Consumer  *Owner            // nil: the reason is the access key's
+	Model     string            // that is denied
 }
 
 // ownerMemory is what a process remembers of consumers and access keys, as of a version of the policy. Nobody changes
@@ -70,7 +41,7 @@ type ownerMemory struct {
 	mu         sync.Mutex
 	version    int64
 	owners     map[uuid.UUID]*Owner
-	accessKeys map[uuid.UUID]*AccessKey
+	accessKeys map[uuid.UUID]*policy.AccessKey // without their consumers
 }
 
 // remember adds what is remembered to what a batch knows, if the version is still that.
@@ -97,7 +68,7 @@ func (o *ownerMemory) keep(version int64, s *spending) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.owners == nil || o.version < version || len(o.owners)+len(o.accessKeys) > maxOwners {
-		o.version, o.owners, o.accessKeys = version, map[uuid.UUID]*Owner{}, map[uuid.UUID]*AccessKey{}
+		o.version, o.owners, o.accessKeys = version, map[uuid.UUID]*Owner{}, map[uuid.UUID]*policy.AccessKey{}
 	}
 	if o.version == version {
 		maps.Copy(o.owners, s.owners)
@@ -112,8 +83,8 @@ const maxOwners = 100_000
 // shares it; whoever changes consumers or budgets has it alone, so that nothing is admitted by what was before.
 const PolicyLock = 0x4d53706f
 
-// idsOf returns the ids of a path, from the root on.
-func idsOf(path string) (ids []uuid.UUID, err error) {
+// PathIDs returns the ids of a consumer's path, the root first, or fault.ErrCorrupt.
+func PathIDs(path string) (ids []uuid.UUID, err error) {
 	for part := range strings.SplitSeq(path, "/") {
 		id, err := uuid.Parse(part)
 		if err != nil {
@@ -134,7 +105,7 @@ func (s *spending) chainOf(consumer *uuid.UUID) (chain []*Owner, err error) {
 	if owner == nil {
 		return nil, fault.Missing("consumer", *consumer)
 	}
-	ids, err := idsOf(owner.Path)
+	ids, err := PathIDs(owner.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -163,12 +134,10 @@ func windowOf(per, zone string, day, hour int) (w budget.Window, err error) {
 // forbids returns why a chain of consumers may not use a model, and which of them may not; "" if they may.
 func forbids(chain []*Owner, of namedModel) (policy.Reason, *Owner) {
 	for _, o := range chain {
-		switch {
-		case o.Deleted:
-			return policy.ConsumerDeleted, o
-		case o.Disabled:
-			return policy.ConsumerDisabled, o
-		case !o.permits(of.provider, of.name):
+		if reason := o.Refused(); reason != "" {
+			return reason, o
+		}
+		if !o.permits(of.provider, of.name) {
 			return policy.ModelDenied, o
 		}
 	}
@@ -180,7 +149,7 @@ func forbids(chain []*Owner, of namedModel) (policy.Reason, *Owner) {
 func (o *Owner) permits(provider uuid.UUID, model string) bool {
 	permitted, said := false, false
 	for _, p := range o.Permissions {
-		is := p.Provider == provider && (len(p.Models) == 0 || rule.InModels(p.Models, model))
+		is := p.ProviderID == provider && (len(p.Models) == 0 || rule.InModels(p.Models, model))
 		if is && p.Deny {
 			return false
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/policy"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -238,7 +239,7 @@ func (b *batch) findOwners(ctx context.Context, tx bulk.Querier, owners, accessK
 			if b.owners[id] == nil {
 				continue
 			}
-			ids, err := idsOf(b.owners[id].Path)
+			ids, err := PathIDs(b.owners[id].Path)
 			if err != nil {
 				return err
 			}
@@ -260,10 +261,13 @@ func (b *batch) readAccessKeys(ctx context.Context, tx bulk.Querier, ids []uuid.
 	const query = "SELECT id, consumer_id, label, disabled, deleted_at, expires_at FROM " + accesskey.Table +
 		" WHERE id IN %s"
 	return bulk.ScanIn(ctx, tx, query, ids, func(scan func(...any) error) error {
-		k := new(AccessKey)
-		var deleted *time.Time
-		err := scan(&k.ID, &k.Consumer, &k.Label, &k.Disabled, &deleted, &k.Expires)
+		k := new(policy.AccessKey)
+		var deleted, expires *time.Time
+		err := scan(&k.ID, &k.Consumer, &k.Label, &k.Disabled, &deleted, &expires)
 		k.Deleted = deleted != nil
+		if expires != nil {
+			k.ExpiresAt = *expires
+		}
 		b.accessKeys[k.ID] = k
 		return err
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/policy"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -22,7 +23,7 @@ import (
 type spending struct {
 	version    *int64               // of the policy; nil: it was not read
 	owners     map[uuid.UUID]*Owner // the consumers that calls name, and all above them
-	accessKeys map[uuid.UUID]*AccessKey
+	accessKeys map[uuid.UUID]*policy.AccessKey
 	counters   map[counterID]*budget.Counter
 	running    map[counterID]int64 // open leases, of any window
 	spent      map[counterID]*addition
@@ -34,7 +35,7 @@ func (s *spending) makeRoom() {
 	if s.owners == nil {
 		*s = spending{
 			version: s.version,
-			owners:  map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*AccessKey{},
+			owners:  map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*policy.AccessKey{},
 			counters: map[counterID]*budget.Counter{}, running: map[counterID]int64{}, spent: map[counterID]*addition{},
 		}
 	}
@@ -122,7 +123,7 @@ func (b *batch) subjects(n needs) (ids []uuid.UUID) {
 func consumersOf(chain []*Owner) []budget.Consumer {
 	consumers := make([]budget.Consumer, len(chain))
 	for i, o := range chain {
-		consumers[i] = o.Consumer
+		consumers[i] = budget.Consumer{ID: o.ID, Kind: o.Kind}
 	}
 	return consumers
 }
@@ -204,7 +205,7 @@ func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error
 	}
 	owner, key := chain[len(chain)-1], b.accessKeys[a.For.AccessKey]
 	if key != nil {
-		if reason := key.forbids(b.now); reason != "" {
+		if reason, _ := key.Refused(b.now); reason != "" {
 			return nil, b.Forbidden(Refusal{Reason: reason, AccessKey: key})
 		}
 		l.By = &key.ID

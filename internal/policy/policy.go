@@ -15,11 +15,12 @@ type Hash = [sha256.Size]byte
 // AccessKey is an access key as it was read. It does not change.
 type AccessKey struct {
 	ID        uuid.UUID
+	Consumer  uuid.UUID // that it is for
 	Label     string
 	ExpiresAt time.Time // zero: it does not expire
 	Disabled  bool
 	Deleted   bool
-	// Consumers are the consumer that it is for, and those above, the root first.
+	// Consumers are the consumer that it is for, and those above, the root first; nil: who has read it knows them.
 	Consumers []Consumer
 }
 
@@ -45,27 +46,32 @@ const (
 	ModelDenied       Reason = "model_denied"
 )
 
-// Consumer returns the consumer that the access key is for.
-func (k *AccessKey) Consumer() Consumer { return k.Consumers[len(k.Consumers)-1] }
-
 // Refused says why the access key does not let its holder in, and for a reason that is a consumer's, which consumer's.
 // An empty reason lets in.
-func (k *AccessKey) Refused(now time.Time) (Reason, Consumer) {
+func (k *AccessKey) Refused(now time.Time) (Reason, *Consumer) {
 	switch {
 	case k.Deleted:
-		return AccessKeyDeleted, k.Consumer()
+		return AccessKeyDeleted, nil
 	case k.Disabled:
-		return AccessKeyDisabled, k.Consumer()
+		return AccessKeyDisabled, nil
 	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
-		return AccessKeyExpired, k.Consumer()
+		return AccessKeyExpired, nil
 	}
-	for _, c := range k.Consumers {
-		switch {
-		case c.Deleted:
-			return ConsumerDeleted, c
-		case c.Disabled:
-			return ConsumerDisabled, c
+	for i := range k.Consumers {
+		if reason := k.Consumers[i].Refused(); reason != "" {
+			return reason, &k.Consumers[i]
 		}
 	}
-	return "", k.Consumer()
+	return "", nil
+}
+
+// Refused says why nobody acts for the consumer; those above it are not asked. An empty reason lets in.
+func (c *Consumer) Refused() Reason {
+	switch {
+	case c.Deleted:
+		return ConsumerDeleted
+	case c.Disabled:
+		return ConsumerDisabled
+	}
+	return ""
 }
