@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -21,7 +22,7 @@ import (
 type GrantInput struct {
 	BudgetID  uuid.UUID
 	SubjectID uuid.UUID // of a budget for each: the consumer that has it. Defaults to all
-	Cost      money.USD // in addition to the ceiling, likewise
+	Cost      money.USD // in addition to the ceiling, if the budget has one; likewise the next two
 	Tokens    int64
 	Requests  int64
 
@@ -32,12 +33,12 @@ type GrantInput struct {
 
 const maxWindows = 1000
 
-// GrantBudget raises the ceilings of a budget for some windows, and returns the grant. It changes no counter. A ceiling
-// that is zero stays none.
+// GrantBudget raises the ceilings of a budget for some windows, and returns the grant. It changes no counter.
 //
 // Errors:
 //
-//   - [ErrInvalidData]: the input breaks a rule, or nothing is granted
+//   - [ErrInvalidData]: the input breaks a rule, or nothing is granted: the budget has no such ceiling, or does not
+//     count the subject
 //   - [ErrForeignKey]: the budget or the subject is unknown
 func (r *Registry) GrantBudget(ctx context.Context, in GrantInput) (*ent.BudgetGrant, error) {
 	if in.Windows == 0 {
@@ -58,14 +59,8 @@ func (r *Registry) GrantBudget(ctx context.Context, in GrantInput) (*ent.BudgetG
 			if err != nil {
 				return nil, err
 			}
-			if in.SubjectID != uuid.Nil {
-				live, err := tx.Consumer.Query().Where(consumer.ID(in.SubjectID), consumer.DeletedAtIsNil()).Exist(ctx)
-				if err == nil && !live {
-					err = fault.Missing("consumer", in.SubjectID)
-				}
-				if err != nil {
-					return nil, err
-				}
+			if err := requireEffect(ctx, tx, in, row); err != nil {
+				return nil, err
 			}
 			window, err := commit.WindowOf(row)
 			if err != nil {
@@ -79,6 +74,41 @@ func (r *Registry) GrantBudget(ctx context.Context, in GrantInput) (*ent.BudgetG
 			return save(ctx, tx, ActionCreate, nil, filled(tx.BudgetGrant.Create(), in).
 				SetWindowsFrom(begin).SetWindowsUntil(window.Nth(begin, in.Windows)).SetCreatedAt(timeOf(tx)))
 		})
+}
+
+// requireEffect returns ErrInvalidData if a grant would raise no ceiling, and ErrForeignKey if its subject is unknown.
+func requireEffect(ctx context.Context, tx *ent.Client, in GrantInput, row *ent.Budget) error {
+	var f fault.List
+	f.Check(in.Cost == 0 || row.Cost > 0, "the budget has no ceiling of cost")
+	f.Check(in.Tokens == 0 || row.Tokens > 0, "the budget has no ceiling of tokens")
+	f.Check(in.Requests == 0 || row.Requests > 0, "the budget has no ceiling of requests")
+	if err := f.Err(); err != nil || in.SubjectID == uuid.Nil {
+		return err
+	}
+	subject, err := tx.Consumer.Query().Where(consumer.ID(in.SubjectID), consumer.DeletedAtIsNil()).Only(ctx)
+	if ent.IsNotFound(err) {
+		err = fault.Missing("consumer", in.SubjectID)
+	}
+	if err != nil {
+		return err
+	}
+	path, err := commit.PathIDs(subject.Path)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.Consumer.Query().Where(consumer.IDIn(path...)).Order(consumer.ByPath()).All(ctx) // the root first
+	if err != nil {
+		return err
+	}
+	chain := make([]budget.Consumer, len(rows))
+	for i, c := range rows {
+		chain[i] = budget.Consumer{ID: c.ID, Kind: c.Kind}
+	}
+	b := budget.Budget{Owner: row.ConsumerID, Each: row.Each, EachKind: row.EachKind}
+	if counted, ok := b.Subject(chain); !ok || counted != subject.ID {
+		return fmt.Errorf("%w: the budget does not count consumer %s by itself", ErrInvalidData, subject.ID)
+	}
+	return nil
 }
 
 // RevokeGrant takes a grant back and returns it. What was admitted by it stays admitted. A grant that was revoked

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
 	entbudget "github.com/jeffersonwarrior/modelscan/ent/budget"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -73,7 +74,37 @@ func testBudgetRefuses(t *testing.T, e engine) {
 		_, err := s.reg.GrantBudget(t.Context(), in)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 	}
+	requireNoEffect(t, s, b)
 	_, err = s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: uuid.New(), Tokens: 1})
+	require.ErrorIs(t, err, registry.ErrForeignKey)
+}
+
+// requireNoEffect grants what would raise no ceiling of a budget of the organisation, which has one of tokens alone.
+func requireNoEffect(t *testing.T, s *spenders, shared *ent.Budget) {
+	t.Helper()
+	users := s.budget(t, registry.BudgetInput{
+		Name: "users", Ceilings: registry.Ceilings{Concurrency: 1, Tokens: 1}, Each: true, EachKind: "user",
+	})
+	stranger := mustConsumer(t, s.reg, "stranger", uuid.Nil)
+	for says, in := range map[string]registry.GrantInput{
+		"no ceiling of cost":     {BudgetID: shared.ID, Cost: 1},
+		"no ceiling of requests": {BudgetID: users.ID, Tokens: 1, Requests: 1},
+		s.user.ID.String():       {BudgetID: shared.ID, SubjectID: s.user.ID, Tokens: 1}, // they share it
+		s.org.ID.String():        {BudgetID: users.ID, SubjectID: s.org.ID, Tokens: 1},
+		s.team.ID.String():       {BudgetID: users.ID, SubjectID: s.team.ID, Tokens: 1},
+		stranger.ID.String():     {BudgetID: users.ID, SubjectID: stranger.ID, Tokens: 1},
+	} {
+		_, err := s.reg.GrantBudget(t.Context(), in)
+		require.ErrorIs(t, err, registry.ErrInvalidData, says)
+		require.ErrorContains(t, err, says)
+	}
+	for _, in := range []registry.GrantInput{
+		{BudgetID: shared.ID, SubjectID: s.org.ID, Tokens: 1}, {BudgetID: users.ID, SubjectID: s.user.ID, Tokens: 1},
+	} {
+		_, err := s.reg.GrantBudget(t.Context(), in)
+		require.NoError(t, err)
+	}
+	_, err := s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: users.ID, SubjectID: uuid.New(), Tokens: 1})
 	require.ErrorIs(t, err, registry.ErrForeignKey)
 }
 

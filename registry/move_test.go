@@ -106,7 +106,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 		ProviderID: p.ID, Each: true,
 	})
 	require.NoError(t, err)
-	_, err = reg.GrantBudget(ctx, registry.GrantInput{BudgetID: b.ID, SubjectID: child, Requests: 1, Reason: "é"})
+	_, err = reg.GrantBudget(ctx, registry.GrantInput{BudgetID: b.ID, SubjectID: child, Tokens: 1, Reason: "é"})
 	require.NoError(t, err)
 	in := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ConsumerID: child, Tokens: meter.Tokens{InputTokens: 3}}
 	in.Tags = registry.Tags{"feature": {"chat"}}
