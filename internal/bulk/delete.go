@@ -13,7 +13,8 @@ import (
 type Delete struct{ sqlite, postgres string }
 
 // NewDelete returns the delete from a table by a condition on its rows t, which has %s for each value. The values are
-// of the types of some columns.
+// of the types of some columns. On PostgreSQL it leaves rows that others have locked: it waits for nobody, and so it is
+// part of no deadlock.
 func NewDelete(table string, columns []string, where string) Delete {
 	condition := func(value func(i int) string) string {
 		values := make([]any, len(columns))
@@ -25,8 +26,9 @@ func NewDelete(table string, columns []string, where string) Delete {
 	return Delete{
 		sqlite: "DELETE FROM " + table + " AS t WHERE " +
 			condition(func(i int) string { return fmt.Sprintf("$%d", i+1) }),
-		postgres: "DELETE FROM " + table + " AS t USING " + Unnest(1, table, columns) + " WHERE " +
-			condition(func(i int) string { return "v." + columns[i] }),
+		postgres: "DELETE FROM " + table + " WHERE id IN (SELECT t.id FROM " + table + " AS t JOIN " +
+			Unnest(1, table, columns) + " ON " + condition(func(i int) string { return "v." + columns[i] }) +
+			" FOR UPDATE OF t SKIP LOCKED)",
 	}
 }
 

@@ -1,7 +1,11 @@
 package bulk_test
 
 import (
+	"context"
 	"testing"
+	"time"
+
+	"entgo.io/ent/dialect"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -21,6 +25,17 @@ func TestDelete(t *testing.T) {
 		require.NoError(t, remove.Run(t.Context(), db, db.Dialect(), nil))
 		require.NoError(t, remove.Run(t.Context(), db, db.Dialect(), [][]any{{a, 2}, {b, 2}, {uuid.New(), 2}}))
 		require.Equal(t, map[uuid.UUID]int{b: 2, c: 3}, counts(t, db))
+		if db.Dialect() == dialect.SQLite { // which has one writer
+			return
+		}
+		tx, err := db.Tx(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, tx.Rollback()) }()
+		require.NoError(t, tx.Exec(t.Context(), "UPDATE api_keys SET usage_count = 2 WHERE id = $1", []any{b}, nil))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		require.NoError(t, remove.Run(ctx, db, db.Dialect(), [][]any{{b, 9}, {c, 9}}), "it does not wait")
+		require.Equal(t, map[uuid.UUID]int{b: 2}, counts(t, db), "somebody else had locked it")
 	})
 }
 
