@@ -218,7 +218,8 @@ func (b *batch) acquire(c *Call) error {
 	if k != nil {
 		asked.At = k.Begins(b.now)
 	}
-	if err := b.fits(chain, of, asked); err != nil {
+	bound := bindings(chain, of, asked.At)
+	if err := b.fits(bound, a.For.Consumer, asked); err != nil {
 		return err
 	}
 	if k == nil {
@@ -233,7 +234,7 @@ func (b *batch) acquire(c *Call) error {
 	if a.Model != uuid.Nil {
 		l.Model = &a.Model
 	}
-	b.hold(chain, of, l)
+	b.hold(bound, l)
 	b.opened = append(b.opened, l)
 	a.Leased = &Leased{*l, k.Prefix, k.Label}
 	return nil

@@ -46,11 +46,12 @@ func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time
 		return nil, err
 	}
 	of := namedModel{a.Provider, name}
-	if err := b.readSpent(ctx, from, bindings(chain, of, now)); err != nil {
+	bound := bindings(chain, of, now)
+	if err := b.readSpent(ctx, from, bound); err != nil {
 		return nil, err
 	}
 	r := b.priced(a.Model, ledger.Estimate{Tokens: a.Want.Tokens, Output: a.Output}, a.Want.Cost)
-	return b.ceilings(chain, of, r), nil
+	return b.ceilings(bound, r), nil
 }
 
 const spentOfSubtreeSQL = "SELECT e.consumer_id, m.provider_id, m.model_id, count(*)," +

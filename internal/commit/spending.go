@@ -245,14 +245,11 @@ func (s *spending) checkAccessKey(r *Request) error {
 }
 
 // fits returns why a request does not fit into the budgets of the instant at which its lease begins.
-func (b *batch) fits(chain []*Owner, of namedModel, r budget.Request) error {
-	if len(chain) == 0 {
-		return nil
-	}
-	states := b.ceilings(chain, of, r)
+func (b *batch) fits(bound []binding, consumer uuid.UUID, r budget.Request) error {
+	states := b.ceilings(bound, r)
 	if len(states) > maxCeilings {
 		return fmt.Errorf("%w: %d ceilings bind consumer %s, more than %d",
-			fault.ErrInvalidData, len(states), chain[len(chain)-1].ID, maxCeilings)
+			fault.ErrInvalidData, len(states), consumer, maxCeilings)
 	}
 	b.refuse(states)
 	if closed := budget.Refuses(states); len(closed) > 0 {
@@ -272,9 +269,9 @@ func (b *batch) priced(model uuid.UUID, of ledger.Estimate, cost money.USD) budg
 	return budget.Request{At: b.now, Asked: budget.Amount{Tokens: of.Tokens, Cost: cost}, Unpriced: unpriced}
 }
 
-// ceilings returns all ceilings that bind a request, as it finds them.
-func (b *batch) ceilings(chain []*Owner, of namedModel, r budget.Request) (all []budget.State) {
-	for _, by := range bindings(chain, of, r.At) {
+// ceilings returns all ceilings of the budgets that bind a request, as it finds them.
+func (b *batch) ceilings(bound []binding, r budget.Request) (all []budget.State) {
+	for _, by := range bound {
 		c := *b.counters[by.id()]
 		c.Running = b.running[by.always()]
 		all = by.States(all, by.subject.ID, c, r)
@@ -282,9 +279,9 @@ func (b *batch) ceilings(chain []*Owner, of namedModel, r budget.Request) (all [
 	return all
 }
 
-// hold counts what a lease reserves that has begun, or that could not end.
-func (b *batch) hold(chain []*Owner, of namedModel, l *pool.Lease) {
-	for _, by := range bindings(chain, of, l.Acquired) {
+// hold counts what a lease reserves that has begun, or that could not end, in the budgets that bind it.
+func (b *batch) hold(bound []binding, l *pool.Lease) {
+	for _, by := range bound {
 		if _, asked := b.running[by.always()]; asked {
 			b.running[by.always()]++
 		}
@@ -313,7 +310,7 @@ func (b *batch) holdAgain(l *pool.Lease) error {
 	if known, remembered := b.known.Load(*l.Model); !ok && remembered {
 		of = known.(namedModel)
 	}
-	b.hold(chain, of, l)
+	b.hold(bindings(chain, of, l.Acquired), l)
 	return nil
 }
 
