@@ -162,7 +162,8 @@ const midnight = time.Minute
 
 // prepareEvents makes the partitions for events and takes the lock for request ids. A partition keeps its own request
 // ids unique, but two partitions could record one request at the same time. Therefore a named request of another day
-// than today is recorded alone.
+// than today is recorded alone. That holds for a lease of yesterday too: a lease ends once, but another lease, or
+// RecordUsage, may have the same request id today.
 func (b *batch) prepareEvents(ctx context.Context, calls []Call) error {
 	days := eventDays(calls)
 	if len(days) == 0 {
