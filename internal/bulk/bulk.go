@@ -60,13 +60,18 @@ func Scan(
 	return rows.Err()
 }
 
-// ScanIn is Scan for some values, up to 1024 at once: the query has %s for the right side of IN.
+// ScanIn is Scan for a query about rows whose values are in a list: it has %s for the list, and %d for the number of
+// each further argument. It asks for up to 1,024 values at once.
 func ScanIn[T any](
-	ctx context.Context, tx Querier, query string, values []T, each func(scan func(...any) error) error,
+	ctx context.Context, tx Querier, query string, values []T, each func(scan func(...any) error) error, more ...any,
 ) error {
 	for some := range slices.Chunk(values, 1024) {
 		list, args := In(some)
-		if err := Scan(ctx, tx, fmt.Sprintf(query, list), args, each); err != nil {
+		parts := []any{list}
+		for i := range more {
+			parts = append(parts, len(args)+1+i)
+		}
+		if err := Scan(ctx, tx, fmt.Sprintf(query, parts...), append(args, more...), each); err != nil {
 			return err
 		}
 	}

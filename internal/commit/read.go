@@ -99,12 +99,7 @@ const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.
 
 // readModels reads models and their prices in force.
 func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
-	if len(models) == 0 {
-		return nil
-	}
-	list, args := bulk.In(models)
-	query := fmt.Sprintf(readModelsSQL, list, len(args)+1)
-	return bulk.Scan(ctx, tx, query, append(args, b.from), func(scan func(...any) error) error {
+	return bulk.ScanIn(ctx, tx, readModelsSQL, models, func(scan func(...any) error) error {
 		var (
 			model, provider, id uuid.UUID
 			folded              uuid.UUID
@@ -126,7 +121,7 @@ func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.U
 		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
 		b.prices[model] = append(b.prices[model], &p)
 		return nil
-	})
+	}, b.from)
 }
 
 // readRequests reads which request ids have been recorded, as far back as events are kept, and as what.
@@ -301,7 +296,7 @@ func (b *batch) readOwners(ctx context.Context, tx bulk.Querier, ids []uuid.UUID
 	if err != nil {
 		return err
 	}
-	if err := readBudgets(ctx, tx, ids, read); err != nil {
+	if err := readBudgets(ctx, tx, b.Clock().Add(-keptGrants), ids, read); err != nil {
 		return err
 	}
 	maps.Copy(b.owners, read)
@@ -312,8 +307,14 @@ const readBudgetsSQL = "SELECT id, consumer_id, name, each, each_kind, per, zone
 	" provider_id, models, cost, tokens, requests, concurrency, mode, on_unpriced, thresholds, counts_from" +
 	" FROM budgets WHERE consumer_id IN %s ORDER BY consumer_id, id"
 
-// readBudgets reads the budgets of consumers, with their grants.
-func readBudgets(ctx context.Context, tx bulk.Querier, owners []uuid.UUID, of map[uuid.UUID]*Owner) error {
+// keptGrants is how long a grant is read after its last window. A request of that window may end later: its lease lasts
+// half a day at most, and can be settled for a day after that. Its crossings are judged by the grant.
+const keptGrants = 2 * utc.Day
+
+// readBudgets reads the budgets of consumers, with the grants for windows that end after an instant.
+func readBudgets(
+	ctx context.Context, tx bulk.Querier, after time.Time, owners []uuid.UUID, of map[uuid.UUID]*Owner,
+) error {
 	budgets := map[uuid.UUID]*budget.Budget{}
 	var ids []uuid.UUID
 	err := bulk.ScanIn(ctx, tx, readBudgetsSQL, owners, func(scan func(...any) error) error {
@@ -331,7 +332,7 @@ func readBudgets(ctx context.Context, tx bulk.Querier, owners []uuid.UUID, of ma
 		return err
 	}
 	const grants = "SELECT budget_id, subject_id, windows_from, windows_until, cost, tokens, requests" +
-		" FROM budget_grants WHERE budget_id IN %s AND revoked_at IS NULL ORDER BY id"
+		" FROM budget_grants WHERE budget_id IN %s AND windows_until > $%d AND revoked_at IS NULL ORDER BY id"
 	return bulk.ScanIn(ctx, tx, grants, ids, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var subject *uuid.UUID
@@ -344,7 +345,7 @@ func readBudgets(ctx context.Context, tx bulk.Querier, owners []uuid.UUID, of ma
 		}
 		budgets[id].Grants = append(budgets[id].Grants, g)
 		return err
-	})
+	}, after)
 }
 
 // scanBudget reads a row of readBudgetsSQL, and returns what is wrong with it.

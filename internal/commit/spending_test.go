@@ -159,6 +159,31 @@ func TestSpending(t *testing.T) {
 	})
 }
 
+// TestGrantsRead: grants that are revoked, or that are long over, are neither read nor remembered.
+func TestGrantsRead(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		s := newSpenders(t, d)
+		b := s.budget(t, func(b *ent.BudgetCreate) { b.SetTokens(1_000_000) })
+		grant := func(tokens int64, until time.Time) *ent.BudgetGrantCreate {
+			return s.client.BudgetGrant.Create().SetBudgetID(b.ID).SetWindowsFrom(noon.AddDate(0, -2, 0)).
+				SetWindowsUntil(until).SetTokens(tokens).SetCreatedAt(noon)
+		}
+		grant(1, noon.Add(-keptGrants)).ExecX(t.Context())
+		grant(2, noon.Add(-keptGrants+time.Second)).ExecX(t.Context())
+		grant(4, noon.AddDate(0, 1, 0)).ExecX(t.Context())
+		grant(8, noon.AddDate(0, 1, 0)).SetRevokedAt(noon).ExecX(t.Context())
+		_, err := s.ask(t, For{Consumer: s.user.ID})
+		require.NoError(t, err)
+		var read []int64
+		for _, g := range s.remembered.owners[s.org.ID].Budgets[0].Grants {
+			read = append(read, g.Ceilings.Tokens)
+		}
+		require.ElementsMatch(t, []int64{2, 4}, read)
+	})
+}
+
 func TestForbids(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {
