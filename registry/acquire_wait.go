@@ -9,13 +9,20 @@ import (
 
 // acquireOrWait tries until it gets a key, no key is worth waiting for, or the context ends.
 func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, error) {
-	var last *refusal // why it waited
+	var (
+		last *refusal // why it waited
+		me   waiter
+		told bool
+	)
 	for {
-		wake := r.waiters.enter(in.ProviderID) // before asking: a lease may end meanwhile
+		r.waiters.enter(in.ProviderID, &me) // before asking: a lease may end meanwhile
 		lease, err := r.acquireOnce(ctx, in)
+		if told && err != nil && !errors.Is(err, ErrNoKeyAvailable) { // a budget's refusal: a key may be free
+			r.waiters.passOn(in.ProviderID, &me)
+		}
 		none := worthWaiting(err)
 		if none == nil {
-			r.waiters.leave(in.ProviderID, wake, false)
+			r.waiters.leave(in.ProviderID, &me, false)
 			if last != nil && ctx.Err() != nil && err != nil {
 				err = fmt.Errorf("%w: %w", err, last.error)
 			}
@@ -23,7 +30,7 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 		}
 		deadline, ok := ctx.Deadline()
 		if left := time.Until(deadline); ok && left > 0 && none.earliest.Sub(r.now()) > left {
-			r.waiters.leave(in.ProviderID, wake, false)
+			r.waiters.leave(in.ProviderID, &me, false)
 			return nil, fmt.Errorf(
 				"%w: nothing that is worth waiting for can open before the context's deadline", none.error)
 		}
@@ -32,14 +39,14 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 		if !none.opens.IsZero() {
 			wait = min(wait, max(time.Millisecond, none.opens.Sub(r.now())))
 		}
-		told := false
+		told = false
 		select {
-		case <-wake:
+		case <-me.wake:
 			told = true
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}
-		r.waiters.leave(in.ProviderID, wake, told && ctx.Err() == nil)
+		r.waiters.leave(in.ProviderID, &me, told && ctx.Err() == nil)
 		if ctx.Err() != nil {
 			return nil, ended(ctx, none.error)
 		}

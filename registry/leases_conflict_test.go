@@ -18,6 +18,7 @@ func testLeaseConflict(t *testing.T, e engine) {
 	t.Parallel()
 	p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{Concurrency: 1}}})
 	ctx := t.Context()
+	registry.WithoutPolling(p.Registry)
 	one := used(1)
 	one.RequestID, one.ModelID, one.APIKeyID = "r", p.model.ID, p.keys[0].ID
 	require.NoError(t, p.RecordUsage(ctx, one))
@@ -53,6 +54,7 @@ func testLeaseConflict(t *testing.T, e engine) {
 			}
 			waits <- err
 		}()
+		require.Eventually(t, func() bool { return registry.Waiting(p.Registry) == 1 }, time.Minute, time.Millisecond)
 		err := end(p.Registry, lease)
 		require.ErrorIs(t, err, registry.ErrConflict, name)
 		require.NotErrorIs(t, err, registry.ErrLeaseEnded, name)
