@@ -54,25 +54,28 @@ func testRequestFacts(t *testing.T, db *sql.DB, d migrate.Dialect, name string) 
 	require.NoError(t, err)
 
 	const other = "01a1968d-3900-7000-8000-000000000003"
-	for what, c := range map[string][2]string{
-		"unknown, with a cost": {", cost, usage_status", ", 'priced', 0, 'unknown'"},
-		"unknown, with tokens": {", output_tokens, usage_status", ", 'unpriced', 1, 'unknown'"},
-		"no such status":       {", usage_status", ", 'unpriced', 'guessed'"},
-		"time to first token":  {", ttft_ms", ", 'unpriced', -1"},
-		"attempt":              {", attempt", ", 'unpriced', -1"},
-		"provider cost":        {", provider_cost", ", 'unpriced', -1"},
-		"source of nothing":    {", provider_cost_source", ", 'unpriced', 'x'"},
+	for what, c := range map[string][3]string{
+		"unknown, with a cost": {"usage_status", ", cost, usage_status", ", 'priced', 0, 'unknown'"},
+		"unknown, with tokens": {"usage_status", ", output_tokens, usage_status", ", 'unpriced', 1, 'unknown'"},
+		"no such status":       {"usage_status", ", usage_status", ", 'unpriced', 'guessed'"},
+		"time to first token":  {"ttft", ", ttft_ms", ", 'unpriced', -1"},
+		"attempt":              {"attempt", ", attempt", ", 'unpriced', -1"},
+		"provider cost":        {"provider_cost", ", provider_cost", ", 'unpriced', -1"},
+		"source of nothing":    {"provider_cost", ", provider_cost_source", ", 'unpriced', 'x'"},
 	} {
-		require.ErrorContains(t, insertEvent(other, "b", c[0], c[1]), "usage_events_", what)
+		require.ErrorContains(t, insertEvent(other, "b", c[1], c[2]), "usage_events_"+c[0], what)
 	}
 	require.NoError(t, insertEvent(other, "b", ", usage_status", ", 'unpriced', 'unknown'"))
-	for _, wrong := range []string{
-		"usage_quarters SET unknown_count = unpriced_count + 1", "usage_tracking SET retry_count = request_count + 1",
-		"usage_totals SET provider_cost = -1", "usage_total_quarters SET estimated_count = -1",
-		"key_leases SET reserved_output = reserved_tokens + 1", "key_leases SET attempt = -1",
+	for wrong, check := range map[string]string{
+		"usage_quarters SET unknown_count = unpriced_count + 1": "usage_quarters_said",
+		"usage_tracking SET retry_count = request_count + 1":    "usage_tracking_said",
+		"usage_totals SET provider_cost = -1":                   "usage_totals_said",
+		"usage_total_quarters SET estimated_count = -1":         "usage_total_quarters_said",
+		"key_leases SET reserved_output = reserved_tokens + 1":  "key_leases_output",
+		"key_leases SET attempt = -1":                           "key_leases_attempt",
 	} {
 		_, err := db.ExecContext(t.Context(), "UPDATE "+wrong)
-		require.Error(t, err, wrong)
+		require.ErrorContains(t, err, check, wrong)
 	}
 	require.NoError(t, db.Close())
 
