@@ -33,6 +33,8 @@ func TestSums(t *testing.T) {
 	first := one(10, 3)
 	require.True(t, s.Subtract(one(20, 5)))
 	require.True(t, s.Same(&first))
+	first.FirstTokens.Add(0)
+	require.False(t, s.Same(&first), "it has a time to the first token, and the same numbers")
 	require.False(t, s.Subtract(one(20, 3)), "it is not part of the sums")
 }
 
@@ -79,6 +81,20 @@ func TestDigest(t *testing.T) {
 		require.False(t, seen[digest(of, one(1, 1))])
 		seen[digest(of, one(1, 1))] = true
 	}
+}
+
+// TestDigestStays: rows have the digests that they were stored with.
+func TestDigestStays(t *testing.T) {
+	t.Parallel()
+	p := QuarterOf(model, key, price, noon)
+	s := one(1, 1)
+	require.Equal(t, int64(1780860157842493106), DigestOf(p, &s, s.Encode()))
+	s.Said = Said{
+		Estimated: 1, Unknown: 2, Retries: 3, ProviderCosts: 4, FirstToken: 5, RetryCost: 6, ProviderCost: 7,
+		ComparedCost: 8,
+	}
+	s.FirstTokens.Add(5)
+	require.Equal(t, int64(2513546864582514162), DigestOf(p, &s, s.Encode()))
 }
 
 // TestSumsReprice: what a part of the requests costs keeps its share of the cost, as exactly as that can be known.
