@@ -39,7 +39,8 @@ func withBudgets(t *testing.T, reg *registry.Registry, of operated, operations m
 	require.NoError(t, err)
 	acquire.EstimatedTokens = 2
 	require.ErrorIs(t, openSecond(reg.AcquireKey(t.Context(), acquire)), registry.ErrBudget)
-	crossing, err := reg.Past().BudgetCrossing.Query().Only(t.Context()) // a replica may not have it yet
+	// It is the last row, for which testReads waits: a replica may not have it yet.
+	crossing, err := reg.Past().BudgetCrossing.Query().Only(t.Context())
 	require.NoError(t, err)
 	maps.Copy(operations, map[string]operation{
 		"CreateBudget": func(ctx context.Context, reg *registry.Registry) error {
