@@ -64,7 +64,7 @@ func testBudgetUnpriced(t *testing.T, e engine) {
 		OnUnpriced: ptr(entbudget.OnUnpricedAllow),
 	})
 	require.NoError(t, err)
-	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, in).Settle(t.Context(), used(1)))
 	states, err := s.reg.ExplainBudgets(t.Context(), in)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), states[0].Unpriced)
@@ -83,8 +83,8 @@ func testBudgetMidnight(t *testing.T, e engine) {
 	first := s.acquire(t, s.ask(1))
 	s.clock.Advance(20 * time.Second)
 	second := s.acquire(t, s.ask(1))
-	require.NoError(t, first.Settle(t.Context(), tokens(1)))
-	require.NoError(t, second.Settle(t.Context(), tokens(1)))
+	require.NoError(t, first.Settle(t.Context(), used(1)))
+	require.NoError(t, second.Settle(t.Context(), used(1)))
 	windows := s.reg.Client().BudgetWindow.Query().AllX(t.Context())
 	require.Len(t, windows, 2)
 	for _, w := range windows {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -34,7 +35,7 @@ func testBudgetProcesses(t *testing.T, e engine) {
 	other := &spenders{provider: mustProvider(t, s.reg, "anthropic")}
 	other.model = mustModel(t, s.reg, other.provider.ID, "claude", money.Rates{meter.Input: 1_000_000 * money.Dollar})
 	other.key = mustKey(t, s.reg, other.provider.ID, 2)
-	s.org = consumerOf(t, s.reg, registry.ConsumerInput{Name: "org"})
+	s.org = mustConsumer(t, s.reg, "org", uuid.Nil)
 	s.user, other.user = s.org, s.org
 	b := s.budget(t, registry.BudgetInput{
 		Ceilings: registry.Ceilings{Requests: requests, Cost: dollars * money.Dollar},
@@ -42,7 +43,7 @@ func testBudgetProcesses(t *testing.T, e engine) {
 	var admitted, refused, open atomic.Int64
 	var all sync.WaitGroup
 	for i := range 16 {
-		user := consumerOf(t, s.reg, registry.ConsumerInput{Name: string(rune('a' + i)), ParentID: s.org.ID})
+		user := mustConsumer(t, s.reg, string(rune('a'+i)), s.org.ID)
 		reg, of := regs[i%2], []*spenders{s, other}[i%2]
 		all.Go(func() {
 			for n := range 10 {
@@ -66,7 +67,7 @@ func testBudgetProcesses(t *testing.T, e engine) {
 					admitted.Add(-1)
 					err = l.Release(t.Context())
 				} else {
-					err = l.Settle(t.Context(), tokens(int64(1+n%4)))
+					err = l.Settle(t.Context(), used(int64(1+n%4)))
 				}
 				if err != nil {
 					t.Error(err)

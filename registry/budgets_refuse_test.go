@@ -124,7 +124,7 @@ func testBudgetTooMany(t *testing.T, e engine) {
 	require.ErrorContains(t, err, "66 ceilings")
 	in := s.ask(1)
 	in.ConsumerID = s.org.ID
-	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, in).Settle(t.Context(), used(1)))
 }
 
 // Whoever names a consumer that is not there, or no model, or another's access key, is told so.
@@ -151,14 +151,14 @@ func testConsumerOfRequest(t *testing.T, e engine) {
 		require.ErrorIs(t, err, test.err, name)
 	}
 	l := s.acquire(t, s.ask(1))
-	in := tokens(1)
+	in := used(1)
 	in.ConsumerID = s.org.ID
 	require.ErrorIs(t, l.Settle(t.Context(), in), registry.ErrInvalidData, "another consumer than the lease's")
 	found, err := s.reg.GetLease(t.Context(), l.ID)
 	require.NoError(t, err)
 	require.Equal(t, s.user.ID, found.ConsumerID)
-	require.NoError(t, found.Settle(t.Context(), tokens(1)))
-	in = tokens(1)
+	require.NoError(t, found.Settle(t.Context(), used(1)))
+	in = used(1)
 	in.ModelID, in.APIKeyID, in.ConsumerID = s.model.ID, s.key.ID, uuid.New()
 	require.ErrorIs(t, s.reg.RecordUsage(t.Context(), in), registry.ErrForeignKey)
 	in.ConsumerID, in.AccessKeyID = s.user.ID, unknownID
@@ -201,9 +201,9 @@ func testBudgetMove(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
 	s.budget(t, registry.BudgetInput{ConsumerID: s.team.ID, Ceilings: registry.Ceilings{Tokens: 10}})
-	other := consumerOf(t, s.reg, registry.ConsumerInput{Name: "other", ParentID: s.org.ID})
+	other := mustConsumer(t, s.reg, "other", s.org.ID)
 	s.budget(t, registry.BudgetInput{ConsumerID: other.ID, Ceilings: registry.Ceilings{Tokens: 10}})
-	require.NoError(t, s.acquire(t, s.ask(6)).Settle(t.Context(), tokens(6)))
+	require.NoError(t, s.acquire(t, s.ask(6)).Settle(t.Context(), used(6)))
 	open := s.acquire(t, s.ask(3))
 	_, err := s.reg.MoveConsumer(t.Context(), s.user.ID, other.ID)
 	require.NoError(t, err)
@@ -213,7 +213,7 @@ func testBudgetMove(t *testing.T, e engine) {
 	in := s.ask(10)
 	in.ConsumerID = s.team.ID
 	require.NoError(t, s.acquire(t, in).Release(t.Context()), "the team has all of it again")
-	require.NoError(t, open.Settle(t.Context(), tokens(4)))
+	require.NoError(t, open.Settle(t.Context(), used(4)))
 	require.Equal(t, int64(10), s.refused(t, s.ask(1)).Closed[0].Ended)
 }
 
@@ -228,7 +228,7 @@ func testBudgetWindowsAge(t *testing.T, e engine) {
 	})
 	s.budget(t, registry.BudgetInput{Name: "month", Ceilings: registry.Ceilings{Tokens: 1000}})
 	for range 30 {
-		require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
+		require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), used(1)))
 		s.clock.Advance(time.Minute)
 	}
 	count := func() int {
@@ -258,12 +258,12 @@ func testBudgetWait(t *testing.T, e engine) {
 	go func() {
 		l, err := s.reg.AcquireKey(t.Context(), in)
 		if err == nil {
-			err = l.Settle(t.Context(), tokens(1))
+			err = l.Settle(t.Context(), used(1))
 		}
 		got <- err
 	}()
 	requireWaits(t, s.reg)
-	require.NoError(t, first.Settle(t.Context(), tokens(1)))
+	require.NoError(t, first.Settle(t.Context(), used(1)))
 	require.NoError(t, <-got)
 	_, err := s.reg.AcquireKey(t.Context(), in)
 	require.ErrorIs(t, err, registry.ErrBudget, "for a month")

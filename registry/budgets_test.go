@@ -33,17 +33,10 @@ func newSpenders(t *testing.T, e engine) *spenders {
 	s := &spenders{reg: reg, clock: clock, provider: mustProvider(t, reg, "openai")}
 	s.model = mustModel(t, reg, s.provider.ID, "gpt-4", money.Rates{meter.Input: 1_000_000 * money.Dollar})
 	s.key = mustKey(t, reg, s.provider.ID, 1)
-	s.org = consumerOf(t, reg, registry.ConsumerInput{Name: "org", Kind: "organisation"})
-	s.team = consumerOf(t, reg, registry.ConsumerInput{Name: "team", Kind: "team", ParentID: s.org.ID})
-	s.user = consumerOf(t, reg, registry.ConsumerInput{Name: "user", Kind: "user", ParentID: s.team.ID})
+	s.org = mustConsumer(t, reg, "org", uuid.Nil, "organisation")
+	s.team = mustConsumer(t, reg, "team", s.org.ID, "team")
+	s.user = mustConsumer(t, reg, "user", s.team.ID, "user")
 	return s
-}
-
-func consumerOf(t *testing.T, reg *registry.Registry, in registry.ConsumerInput) *ent.Consumer {
-	t.Helper()
-	c, err := reg.CreateConsumer(t.Context(), in)
-	require.NoError(t, err)
-	return c
 }
 
 func (s *spenders) budget(t *testing.T, in registry.BudgetInput) *ent.Budget {
@@ -85,10 +78,6 @@ func (s *spenders) refused(t *testing.T, in registry.AcquireInput) registry.Budg
 	return *over
 }
 
-func tokens(n int64) registry.UsageInput {
-	return registry.UsageInput{Tokens: meter.Tokens{InputTokens: n}}
-}
-
 // What is open counts as it was estimated, what has ended as it was.
 func TestBudgetOpenAndEnded(t *testing.T) { eachEngine(t, testBudgetOpenAndEnded) }
 
@@ -106,11 +95,11 @@ func testBudgetOpenAndEnded(t *testing.T, e engine) {
 	require.ErrorContains(t, &over, `over budget: "b": $3 of $10 cost left, $4 asked, opens at 2026-08-01T00:00:00Z`)
 	second := s.acquire(t, s.ask(3))
 
-	require.NoError(t, first.Settle(t.Context(), tokens(2)))
+	require.NoError(t, first.Settle(t.Context(), used(2)))
 	s.refused(t, s.ask(6))
 	third := s.acquire(t, s.ask(5))
 	require.NoError(t, second.Release(t.Context()))
-	_, err := third.Fail(t.Context(), registry.Failure{Status: 400, Usage: tokens(8)})
+	_, err := third.Fail(t.Context(), registry.Failure{Status: 400, Usage: used(8)})
 	require.NoError(t, err)
 	require.False(t, s.refused(t, s.ask(1)).Sooner, "10 dollars have ended")
 
@@ -137,18 +126,18 @@ func testBudgetAncestors(t *testing.T, e engine) {
 		ConsumerID: s.user.ID, Ceilings: registry.Ceilings{Concurrency: 1},
 		Window: registry.Window{Per: entbudget.PerTotal},
 	})
-	other := consumerOf(t, s.reg, registry.ConsumerInput{Name: "other", ParentID: s.org.ID})
+	other := mustConsumer(t, s.reg, "other", s.org.ID)
 	l := s.acquire(t, s.ask(60))
 	over := s.refused(t, s.ask(41))
 	require.Len(t, over.Closed, 2, "tokens of the team, and concurrency of the user")
 	require.True(t, over.OpensAt.IsZero())
-	require.NoError(t, l.Settle(t.Context(), tokens(60)))
-	require.NoError(t, s.acquire(t, s.ask(40)).Settle(t.Context(), tokens(40)))
+	require.NoError(t, l.Settle(t.Context(), used(60)))
+	require.NoError(t, s.acquire(t, s.ask(40)).Settle(t.Context(), used(40)))
 	s.refused(t, s.ask(1))
 
 	in := s.ask(1000)
 	in.ConsumerID = other.ID // another team
-	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, in).Settle(t.Context(), used(1)))
 	require.Equal(t, registry.BudgetRequests, s.refused(t, in).Closed[0].Metric)
 	in.ConsumerID = uuid.Nil
 	require.NoError(t, s.acquire(t, in).Release(t.Context()), "for nobody")
@@ -160,14 +149,14 @@ func testBudgetEach(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
 	b := s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Requests: 1}, Each: true, EachKind: "user"})
-	second := consumerOf(t, s.reg, registry.ConsumerInput{Name: "second", Kind: "user", ParentID: s.team.ID})
-	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
+	second := mustConsumer(t, s.reg, "second", s.team.ID, "user")
+	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), used(1)))
 	require.Equal(t, s.user.ID, s.refused(t, s.ask(1)).Closed[0].SubjectID)
 	in := s.ask(1)
 	in.ConsumerID = second.ID
-	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, in).Settle(t.Context(), used(1)))
 	in.ConsumerID = s.team.ID
-	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)), "there is no user on the way")
+	require.NoError(t, s.acquire(t, in).Settle(t.Context(), used(1)), "there is no user on the way")
 
 	// A grant is for the consumer that it names.
 	_, err := s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: b.ID, SubjectID: second.ID, Requests: 1})
@@ -195,7 +184,7 @@ func testBudgetFilterAndShadow(t *testing.T, e engine) {
 		Name: "shadow", Ceilings: registry.Ceilings{Requests: 2}, Mode: entbudget.ModeShadow, ProviderID: s.provider.ID,
 	})
 	for range 4 {
-		require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
+		require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), used(1)))
 	}
 	states, err := s.reg.ExplainBudgets(t.Context(), s.ask(1))
 	require.NoError(t, err)
@@ -225,13 +214,13 @@ func testBudgetGrants(t *testing.T, e engine) {
 	b := s.budget(t, registry.BudgetInput{
 		Ceilings: registry.Ceilings{Requests: 1}, Window: registry.Window{Per: entbudget.PerDay, Zone: "Europe/Berlin"},
 	})
-	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), used(1)))
 	s.refused(t, s.ask(1))
 	g, err := s.reg.GrantBudget(t.Context(),
 		registry.GrantInput{BudgetID: b.ID, Requests: 2, Windows: 2, Reason: "launch"})
 	require.NoError(t, err)
 	require.Equal(t, time.Date(2026, 7, 16, 22, 0, 0, 0, time.UTC), g.WindowsUntil)
-	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), used(1)))
 	_, err = s.reg.RevokeGrant(t.Context(), g.ID)
 	require.NoError(t, err)
 	require.Equal(t, int64(2), s.refused(t, s.ask(1)).Closed[0].Ended)
@@ -246,7 +235,7 @@ func testBudgetGrants(t *testing.T, e engine) {
 	// A change of limits changes no counter.
 	_, err = s.reg.UpdateBudget(t.Context(), b.ID, registry.BudgetUpdate{Requests: new(int64(3))})
 	require.NoError(t, err)
-	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
+	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), used(1)))
 	require.Equal(t, int64(3), s.refused(t, s.ask(1)).Closed[0].Ended)
 	require.NoError(t, s.reg.DeleteBudget(t.Context(), b.ID))
 	require.NoError(t, s.acquire(t, s.ask(1)).Release(t.Context()))
@@ -263,7 +252,7 @@ func testBudgetExpired(t *testing.T, e engine) {
 	s.refused(t, s.ask(1))
 	s.clock.Advance(time.Minute)
 	require.NoError(t, s.acquire(t, s.ask(1)).Release(t.Context()))
-	require.NoError(t, l.Settle(t.Context(), tokens(1)), "it can still be settled, and counts")
+	require.NoError(t, l.Settle(t.Context(), used(1)), "it can still be settled, and counts")
 	s.refused(t, s.ask(1))
 }
 
@@ -273,7 +262,7 @@ func TestBudgetRecounts(t *testing.T) { eachEngine(t, testBudgetRecounts) }
 func testBudgetRecounts(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
-	in := tokens(4)
+	in := used(4)
 	in.ModelID, in.APIKeyID, in.ConsumerID = s.model.ID, s.key.ID, s.user.ID
 	require.NoError(t, s.reg.RecordUsage(t.Context(), in))
 	in.At = s.clock.Now().AddDate(0, -1, 0)
@@ -284,7 +273,7 @@ func testBudgetRecounts(t *testing.T, e engine) {
 	over := s.refused(t, s.ask(4))
 	require.Equal(t, []int64{int64(4 * money.Dollar), int64(3 * money.Dollar)},
 		[]int64{over.Closed[0].Ended, over.Closed[0].Open})
-	require.NoError(t, open.Settle(t.Context(), tokens(3)))
+	require.NoError(t, open.Settle(t.Context(), used(3)))
 	over = s.refused(t, s.ask(4))
 	require.Equal(t, int64(7*money.Dollar), over.Closed[0].Ended)
 }
@@ -300,7 +289,7 @@ func testForbidden(t *testing.T, e engine) {
 	in.ConsumerID, in.AccessKeyID = uuid.Nil, key.ID
 	l := s.acquire(t, in)
 	require.Equal(t, s.user.ID, l.ConsumerID)
-	require.NoError(t, l.Settle(t.Context(), tokens(1)))
+	require.NoError(t, l.Settle(t.Context(), used(1)))
 	events, err := s.reg.ListUsageEvents(t.Context(), registry.EventFilter{ModelID: s.model.ID})
 	require.NoError(t, err)
 	require.Equal(t, s.user.ID, *events[0].ConsumerID)

@@ -13,9 +13,13 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-func mustConsumer(tb testing.TB, reg *registry.Registry, name string, parentID uuid.UUID) *ent.Consumer {
+// mustConsumer creates a consumer below another one, or at the root; of a kind, if one is given.
+func mustConsumer(
+	tb testing.TB, reg *registry.Registry, name string, parentID uuid.UUID, kind ...string,
+) *ent.Consumer {
 	tb.Helper()
-	c, err := reg.CreateConsumer(tb.Context(), registry.ConsumerInput{Name: name, ParentID: parentID})
+	in := registry.ConsumerInput{Name: name, ParentID: parentID, Kind: strings.Join(kind, "")}
+	c, err := reg.CreateConsumer(tb.Context(), in)
 	require.NoError(tb, err)
 	return c
 }

@@ -58,6 +58,18 @@ func factsOf(e *ent.UsageEvent) (f ledgerFacts) {
 	return f
 }
 
+// sumOf returns what a row says.
+func sumOf(u *ent.Usage) ledgerSum {
+	return ledgerSum{
+		u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
+		u.CacheWriteTokens, u.ReasoningTokens, nanos(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
+		ledgerFacts{
+			u.EstimatedCount, u.UnknownCount, u.RetryCount, u.TtftMsSum, int64(u.RetryCost), int64(u.ProviderCost),
+			u.ProviderCostCount, int64(u.ComparedCost), string(u.TtftHistogram),
+		},
+	}
+}
+
 // addHistograms adds up encoded histograms.
 func addHistograms(tb testing.TB, a, b string) string {
 	tb.Helper()
@@ -140,14 +152,7 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		at := ledgerRow{u.ModelID, u.APIKeyID, u.PriceID, grain, u.PeriodStart}
 		require.Equal(tb, u.UnpricedCount == u.RequestCount, u.TotalCost == nil, "%v", u)
 		require.NotZero(tb, u.RequestCount)
-		s := ledgerSum{
-			u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
-			u.CacheWriteTokens, u.ReasoningTokens, nanos(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
-			ledgerFacts{
-				u.EstimatedCount, u.UnknownCount, u.RetryCount, u.TtftMsSum, int64(u.RetryCost), int64(u.ProviderCost),
-				u.ProviderCostCount, int64(u.ComparedCost), string(u.TtftHistogram),
-			},
-		}
+		s := sumOf(u)
 		switch {
 		case grain == "day":
 			if !u.PeriodStart.Before(horizon["quarters"]) {
@@ -169,19 +174,9 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 			useOf(grain, u)
 		}
 	}
-	totalOf := func(grain string, u *ent.UsageTotal) {
-		totals[ledgerRow{model: u.ModelID, grain: grain, start: u.PeriodStart}] = ledgerSum{
-			u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
-			u.CacheWriteTokens, u.ReasoningTokens, nanos(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
-			ledgerFacts{
-				u.EstimatedCount, u.UnknownCount, u.RetryCount, u.TtftMsSum, int64(u.RetryCost), int64(u.ProviderCost),
-				u.ProviderCostCount, int64(u.ComparedCost), string(u.TtftHistogram),
-			},
-		}
-	}
 	for grain, rows := range totalsByGrain(tb, reg) {
-		for _, u := range rows {
-			totalOf(grain, u)
+		for _, u := range like[ent.Usage](tb, rows) {
+			totals[ledgerRow{model: u.ModelID, grain: grain, start: u.PeriodStart}] = sumOf(u)
 		}
 	}
 	require.Equal(tb, fromEvents, quarters, "quarters")

@@ -54,9 +54,9 @@ func newAttribution(t *testing.T, e engine, start time.Time) *attribution {
 	s.model, s.key = a.models[0], mustKey(t, s.reg, s.provider.ID, 1)
 	a.record(t, nil, nil) // before there is any dimension
 	clock.Advance(7 * time.Minute)
-	s.org = consumerOf(t, s.reg, registry.ConsumerInput{Name: "org"})
-	s.team = consumerOf(t, s.reg, registry.ConsumerInput{Name: "team", ParentID: s.org.ID})
-	s.user = consumerOf(t, s.reg, registry.ConsumerInput{Name: "user", ParentID: s.team.ID})
+	s.org = mustConsumer(t, s.reg, "org", uuid.Nil)
+	s.team = mustConsumer(t, s.reg, "team", s.org.ID)
+	s.user = mustConsumer(t, s.reg, "user", s.team.ID)
 	for _, in := range []registry.DimensionInput{
 		{Name: "feature", MaxValues: 3}, {Name: "label", Multi: true}, {Name: "env", DaysOnly: true},
 		{Name: "consumer-feature", Of: []string{"feature", "consumer"}},
