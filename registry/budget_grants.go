@@ -37,8 +37,8 @@ const maxWindows = 1000
 //
 // Errors:
 //
-//   - [ErrInvalidData]: the input breaks a rule, or nothing is granted: the budget has no such ceiling, or does not
-//     count the subject
+//   - [ErrInvalidData]: the input breaks a rule, or nothing is granted: the budget has no such ceiling, it does not
+//     count the subject by itself, or the windows are over
 //   - [ErrForeignKey]: the budget or the subject is unknown
 func (r *Registry) GrantBudget(ctx context.Context, in GrantInput) (*ent.BudgetGrant, error) {
 	if in.Windows == 0 {
@@ -71,8 +71,12 @@ func (r *Registry) GrantBudget(ctx context.Context, in GrantInput) (*ent.BudgetG
 				from = utc.Of(in.From)
 			}
 			begin := window.Nth(from, 0)
+			until := window.Nth(begin, in.Windows)
+			if !until.After(timeOf(tx)) {
+				return nil, fmt.Errorf("%w: the windows of the grant are over", ErrInvalidData)
+			}
 			return save(ctx, tx, ActionCreate, nil, filled(tx.BudgetGrant.Create(), in).
-				SetWindowsFrom(begin).SetWindowsUntil(window.Nth(begin, in.Windows)).SetCreatedAt(timeOf(tx)))
+				SetWindowsFrom(begin).SetWindowsUntil(until).SetCreatedAt(timeOf(tx)))
 		})
 }
 

@@ -89,6 +89,7 @@ func requireNoEffect(t *testing.T, s *spenders, shared *ent.Budget) {
 	for says, in := range map[string]registry.GrantInput{
 		"no ceiling of cost":     {BudgetID: shared.ID, Cost: 1},
 		"no ceiling of requests": {BudgetID: users.ID, Tokens: 1, Requests: 1},
+		"are over":               {BudgetID: shared.ID, Tokens: 1, From: registrytest.Start.AddDate(-1, 0, 0)},
 		s.user.ID.String():       {BudgetID: shared.ID, SubjectID: s.user.ID, Tokens: 1}, // they share it
 		s.org.ID.String():        {BudgetID: users.ID, SubjectID: s.org.ID, Tokens: 1},
 		s.team.ID.String():       {BudgetID: users.ID, SubjectID: s.team.ID, Tokens: 1},
