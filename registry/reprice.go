@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -131,6 +134,154 @@ func (p *repricing) move(
 		err = p.shift(of.Day(), was, q.ID, is)
 	}
 	return q.ID, is, err == nil, err
+}
+
+// repricing is the state of pricing usage anew.
+type repricing struct {
+	model         uuid.UUID
+	start, end    time.Time
+	unpricedAlone bool // leave usage with a known cost alone
+	dry           bool // write nothing
+
+	at     time.Time // everything before this is done
+	after  uuid.UUID // and so are events up to this one, unless zero
+	done   bool
+	report RepriceResult
+
+	// The piece that is under way:
+
+	piece RepriceResult
+	most  int // the most rows of the piece
+	ledger.Horizons
+	prices map[uuid.UUID]*ent.Price // all prices of the model
+	book   *dimension.Book
+	folded uuid.UUID // the last event that is in the sums by value
+	moves            // of the step that is under way
+}
+
+// add adds another result, such as that of a piece.
+func (report *RepriceResult) add(piece RepriceResult) (err error) {
+	report.Requests += piece.Requests
+	report.Priced += piece.Priced
+	report.StillUnpriced += piece.StillUnpriced
+	if report.Before, err = money.Sum(report.Before, piece.Before); err == nil {
+		report.After, err = money.Sum(report.After, piece.After)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", fault.ErrOverflow, err)
+	}
+	return err
+}
+
+// moves are the changes of usage that moves from one price to another.
+type moves struct {
+	less, more byPeriod // to subtract from periods, and to add to them
+	whole      byPeriod // what some periods must be before, without histograms
+	events     [][]any  // price, cost, status and id of each event
+}
+
+type byPeriod map[ledger.Period]ledger.Sums
+
+// shift notes that usage moves from a period to that of another price, and within their totals.
+func (m *moves) shift(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
+	p := from
+	p.Price = to
+	for _, one := range []struct {
+		of byPeriod
+		ledger.Period
+		ledger.Sums
+	}{{m.less, from, was}, {m.more, p, is}, {m.less, from.Total(), was}, {m.more, p.Total(), is}} {
+		if from.ByValue && one.IsTotal() {
+			continue // the totals are those of keys
+		}
+		s := one.of[one.Period]
+		if err := s.Merge(one.Sums); err != nil {
+			return err
+		}
+		one.of[one.Period] = s
+	}
+	return nil
+}
+
+// moveEvent moves an event, if its price is not the one of its time. For an event of a whole quarter, it also adds up
+// what the quarter must be.
+func (p *repricing) moveEvent(e *ledger.Event, whole bool) error {
+	of, was := e.Quarter(), e.Sums()
+	if whole {
+		for _, q := range []ledger.Period{of, of.Total()} {
+			s := p.whole[q]
+			if err := s.MergeNumbers(&was); err != nil {
+				return err
+			}
+			p.whole[q] = s
+		}
+	}
+	to, is, moved, err := p.move(of, e.At, e.At.Add(time.Microsecond), was)
+	if moved {
+		p.events = append(p.events, []any{to, int64(is.Cost), string(usageevent.CostStatusRepriced), e.ID})
+		err = p.moveInValues(e, was, to, is)
+	}
+	return err
+}
+
+// moveInValues moves an event in the sums by value, if it is in them.
+func (p *repricing) moveInValues(e *ledger.Event, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
+	if bytes.Compare(e.ID[:], p.folded[:]) > 0 {
+		return nil
+	}
+	values, err := p.book.Of(e, nil)
+	if err != nil {
+		return err
+	}
+	for _, v := range values {
+		under := e.Quarter().Under(v.Value)
+		if err := p.shift(under.Day(), was, to, is); err != nil {
+			return err
+		}
+		if v.DaysOnly {
+			continue
+		}
+		if err := p.shift(under, was, to, is); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// valueRow is a period of a value that may be moved.
+type valueRow struct {
+	of      ledger.Period
+	was, is ledger.Sums
+	to      uuid.UUID // its price then; zero: it stays
+}
+
+// allot gives the rows that are moved what the total costs beyond the others, in proportion to what their tokens cost.
+func allot(rows []valueRow, total ledger.Sums) {
+	for _, cost := range []func(s *ledger.Sums) *money.USD{
+		func(s *ledger.Sums) *money.USD { return &s.Cost },
+		func(s *ledger.Sums) *money.USD { return &s.RetryCost },
+		func(s *ledger.Sums) *money.USD { return &s.ComparedCost },
+	} {
+		rest, weights, all := *cost(&total), make([]int64, len(rows)), int64(0)
+		for i := range rows {
+			if rows[i].to == uuid.Nil {
+				rest -= *cost(&rows[i].is)
+			} else {
+				weights[i] = int64(*cost(&rows[i].is))
+				all = max(all, weights[i])
+			}
+		}
+		for i := range rows {
+			if all == 0 && rows[i].to != uuid.Nil { // less than half a nano-dollar each
+				weights[i] = rows[i].is.Requests
+			}
+		}
+		for i, share := range ledger.Allot(int64(max(0, rest)), weights) {
+			if rows[i].to != uuid.Nil {
+				*cost(&rows[i].is) = money.USD(share)
+			}
+		}
+	}
 }
 
 // UnpricedModel is a model with usage whose cost is unknown.

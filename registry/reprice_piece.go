@@ -18,35 +18,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
-
-// repricing is the state of pricing usage anew.
-type repricing struct {
-	model         uuid.UUID
-	start, end    time.Time
-	unpricedAlone bool // leave usage with a known cost alone
-	dry           bool // write nothing
-
-	at     time.Time // everything before this is done
-	after  uuid.UUID // and so are events up to this one, unless zero
-	done   bool
-	report RepriceResult
-
-	// The piece that is under way:
-
-	piece RepriceResult
-	most  int // the most rows of the piece
-	ledger.Horizons
-	prices map[uuid.UUID]*ent.Price // all prices of the model
-	book   *dimension.Book
-	folded uuid.UUID // the last event that is in the sums by value
-	moves                           // of the step that is under way
-}
 
 // reprice prices usage anew, piece by piece, from where p is.
 func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
@@ -116,20 +91,6 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	return nil
 }
 
-// add adds another result, such as that of a piece.
-func (report *RepriceResult) add(piece RepriceResult) (err error) {
-	report.Requests += piece.Requests
-	report.Priced += piece.Priced
-	report.StillUnpriced += piece.StillUnpriced
-	if report.Before, err = money.Sum(report.Before, piece.Before); err == nil {
-		report.After, err = money.Sum(report.After, piece.After)
-	}
-	if err != nil {
-		err = fmt.Errorf("%w: %w", fault.ErrOverflow, err)
-	}
-	return err
-}
-
 // repriceStep prices the next usage of one UTC day anew, in the finest grain that is kept: events, quarters, or the
 // day.
 func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing) (rows int, err error) {
@@ -180,36 +141,6 @@ const (
 	quarterTable = 0 // of ledger.Tables
 	dayTable     = 1
 )
-
-// moves are the changes of usage that moves from one price to another.
-type moves struct {
-	less, more byPeriod // to subtract from periods, and to add to them
-	whole      byPeriod // what some periods must be before, without histograms
-	events     [][]any  // price, cost, status and id of each event
-}
-
-type byPeriod map[ledger.Period]ledger.Sums
-
-// shift notes that usage moves from a period to that of another price, and within their totals.
-func (m *moves) shift(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
-	p := from
-	p.Price = to
-	for _, one := range []struct {
-		of byPeriod
-		ledger.Period
-		ledger.Sums
-	}{{m.less, from, was}, {m.more, p, is}, {m.less, from.Total(), was}, {m.more, p.Total(), is}} {
-		if from.ByValue && one.IsTotal() {
-			continue // the totals are those of keys
-		}
-		s := one.of[one.Period]
-		if err := s.Merge(one.Sums); err != nil {
-			return err
-		}
-		one.of[one.Period] = s
-	}
-	return nil
-}
 
 // ofModelIn selects the periods of a model that begin in a range of time.
 const ofModelIn = " WHERE model_id = $1 AND period_start >= $2 AND period_start < $3"
@@ -302,27 +233,6 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, until time.T
 	return len(events), nil
 }
 
-// moveEvent moves an event, if its price is not the one of its time. For an event of a whole quarter, it also adds up
-// what the quarter must be.
-func (p *repricing) moveEvent(e *ledger.Event, whole bool) error {
-	of, was := e.Quarter(), e.Sums()
-	if whole {
-		for _, q := range []ledger.Period{of, of.Total()} {
-			s := p.whole[q]
-			if err := s.MergeNumbers(&was); err != nil {
-				return err
-			}
-			p.whole[q] = s
-		}
-	}
-	to, is, moved, err := p.move(of, e.At, e.At.Add(time.Microsecond), was)
-	if moved {
-		p.events = append(p.events, []any{to, int64(is.Cost), string(usageevent.CostStatusRepriced), e.ID})
-		err = p.moveInValues(e, was, to, is)
-	}
-	return err
-}
-
 // eventPrices writes the price and the cost of events.
 var eventPrices = bulk.NewUpdate(
 	usageevent.Table, bulk.ByID, usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus)
@@ -370,4 +280,118 @@ func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool
 		return err
 	}
 	return eventPrices.Run(ctx, tx, r.db.Dialect(), m.events)
+}
+
+// readBook reads the dimensions, and up to which event the model's sums by value go.
+func (p *repricing) readBook(ctx context.Context, tx *ent.Client) (err error) {
+	if p.book, err = dimension.Read(ctx, tx); err != nil || len(p.book.All) == 0 {
+		return err
+	}
+	p.folded, err = dimension.FoldedTo(ctx, tx, p.model)
+	return err
+}
+
+// moveValues moves the periods of values that begin between an instant and where p is, after those of keys have been
+// moved. What they cost together is what the keys' cost, if the dimension counts all requests of the period.
+func (r *Registry) moveValues(
+	ctx context.Context, tx *ent.Client, p *repricing, grain ledger.Grain, from time.Time,
+) error {
+	for _, d := range p.book.All {
+		of, begin := grain, from
+		if d.DaysOnly && grain == ledger.QuarterGrain {
+			if !p.at.Equal(p.at.Truncate(utc.Day)) { // its days are moved when their last quarter was
+				continue
+			}
+			of, begin = ledger.DayGrain, utc.StartOfDay(from)
+		}
+		rows, err := p.readValues(ctx, tx, d, of, begin)
+		if err != nil {
+			return err
+		}
+		p.moves = moves{less: byPeriod{}, more: byPeriod{}, whole: byPeriod{}}
+		for len(rows) > 0 {
+			n := 1
+			for n < len(rows) && rows[n].of.Start.Equal(rows[0].of.Start) {
+				n++
+			}
+			if err := p.moveTogether(ctx, tx, r.db.Dialect(), rows[:n], !d.DaysOnly); err != nil {
+				return err
+			}
+			rows = rows[n:]
+		}
+		if len(p.more) == 0 {
+			continue
+		}
+		if err := r.apply(ctx, tx, &p.moves, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readValues reads the periods of a dimension's values, in the order of time.
+func (p *repricing) readValues(
+	ctx context.Context, tx *ent.Client, d *dimension.Dimension, grain ledger.Grain, from time.Time,
+) (rows []valueRow, err error) {
+	of := ledger.Period{Model: p.model, Grain: grain, ByValue: true, Key: d.ID} // any key: a value has one
+	cells := ledger.NewCells(&of.Key, &of.Price, &of.Start)
+	query := "SELECT t.value_id, t.price_id, t.period_start, t." + strings.Join(ledger.SumColumns, ", t.") + " FROM " +
+		ledger.Tables[of.Table()].Name + " AS t JOIN dimension_values AS v ON v.id = t.value_id WHERE t.model_id = $1" +
+		" AND t.period_start >= $2 AND t.period_start < $3 AND v.dimension_id = $4 ORDER BY t.period_start"
+	return rows, bulk.Scan(ctx, tx, query, []any{p.model, from, p.at, d.ID}, func(scan func(...any) error) error {
+		if err := scan(cells.Addresses...); err != nil {
+			return err
+		}
+		of.Start = utc.Of(of.Start)
+		was, err := cells.Read()
+		rows = append(rows, valueRow{of: of, was: was, is: was})
+		return err
+	})
+}
+
+// moveTogether moves the values of one dimension in a period.
+func (p *repricing) moveTogether(ctx context.Context, tx *ent.Client, engine string, rows []valueRow, days bool) error {
+	var requests int64
+	moved := false
+	for i := range rows {
+		w := &rows[i]
+		requests += w.was.Requests
+		q := p.target(w.of.Price, w.of.Start, w.of.End())
+		if q == nil || w.was.Requests == w.was.Unknown || p.unpricedAlone && w.was.Unpriced == w.was.Unknown {
+			continue
+		}
+		known, err := ledger.CostAt(q, w.was.Meters())
+		if err != nil {
+			return err
+		}
+		if known != nil {
+			w.to, moved = q.ID, true
+			w.is.Reprice(*known)
+		}
+	}
+	if !moved {
+		return nil
+	}
+	total := ledger.Period{Model: p.model, Grain: rows[0].of.Grain, Start: rows[0].of.Start}
+	stored := byPeriod{}
+	if err := ledger.Read(ctx, tx, engine, []ledger.Period{total}, stored); err != nil {
+		return err
+	}
+	if all := stored[total]; all.Requests == requests {
+		allot(rows, all)
+	}
+	for _, w := range rows {
+		if w.to == uuid.Nil {
+			continue
+		}
+		if err := p.shift(w.of, w.was, w.to, w.is); err != nil {
+			return err
+		}
+		if days && w.of.Grain == ledger.QuarterGrain {
+			if err := p.shift(w.of.Day(), w.was, w.to, w.is); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -6,14 +6,12 @@ package ledger
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -95,21 +93,6 @@ const (
 	EventsPart   = "events"
 	QuartersPart = "quarters"
 )
-
-// ReadHorizons reads both horizons. A part without one is complete from the beginning.
-func ReadHorizons(ctx context.Context, client *ent.Client) (Horizons, error) {
-	rows, err := client.UsageHorizon.Query().All(ctx)
-	h := Horizons{Events: utc.Beginning, Quarters: utc.Beginning}
-	for _, row := range rows {
-		switch row.ID {
-		case EventsPart:
-			h.Events = row.CompleteFrom
-		case QuartersPart:
-			h.Quarters = row.CompleteFrom
-		}
-	}
-	return h, err
-}
 
 // CompleteFrom returns the instant from which on a table has all of its periods, or from if that is later.
 func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {

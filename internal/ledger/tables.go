@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // readText returns a query for the sums of periods whose numbers and keys are v. SQLite reads the left side of a CROSS
@@ -272,4 +273,19 @@ func ModelLocks(models []uuid.UUID) []int64 {
 	}
 	slices.Sort(numbers)
 	return numbers
+}
+
+// ReadHorizons reads both horizons. A part without one is complete from the beginning.
+func ReadHorizons(ctx context.Context, client *ent.Client) (Horizons, error) {
+	rows, err := client.UsageHorizon.Query().All(ctx)
+	h := Horizons{Events: utc.Beginning, Quarters: utc.Beginning}
+	for _, row := range rows {
+		switch row.ID {
+		case EventsPart:
+			h.Events = row.CompleteFrom
+		case QuartersPart:
+			h.Quarters = row.CompleteFrom
+		}
+	}
+	return h, err
 }

@@ -93,7 +93,7 @@ func TestPlans(t *testing.T) {
 		"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)",
 		"SEARCH t USING COVERING INDEX usage_model_id_period_start (model_id=? AND period_start>?)",
 		"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>?)",
-		"SEARCH usage_events USING PRIMARY KEY (id>? AND id<?)",
+		"SEARCH e USING PRIMARY KEY (id>? AND id<?)",
 		"SEARCH u USING INDEX usage_api_key_id_period_start (api_key_id=?) LEFT-JOIN",
 	} {
 		require.Contains(t, p.lines, want)
