@@ -34,12 +34,12 @@ type Memory struct {
 
 const readSQL = "SELECT d.id, d.name, d.kind, d.parts, d.max_values, d.grain, d.since, d.open_from, d.retired_at," +
 	" v.id, v.kind FROM dimensions AS d LEFT JOIN dimension_values AS v ON v.dimension_id = d.id" +
-	" AND v.kind <> 'value' ORDER BY d.kind = 'composite', d.id"
+	" AND v.kind <> 'value' ORDER BY d.id"
 
 // Read reads all dimensions.
 func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
 	b := newBook(nil)
-	return b, bulk.Scan(ctx, tx, readSQL, nil, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, readSQL, nil, func(scan func(...any) error) error {
 		d := new(Dimension)
 		var kind, grain string
 		var parts []byte
@@ -71,6 +71,8 @@ func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
 		}
 		return nil
 	})
+	slices.SortStableFunc(b.All, func(x, y *Dimension) int { return min(len(x.Parts), 1) - min(len(y.Parts), 1) })
+	return b, err
 }
 
 // FoldedTo returns the last event of a model that is folded. What happened before the model was created is, too: ids
