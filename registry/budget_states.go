@@ -11,7 +11,6 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
-	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -162,10 +161,7 @@ func (r *Registry) ExplainBudgets(ctx context.Context, in AcquireInput) ([]Budge
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	a := &commit.Acquire{
-		Provider: in.ProviderID, Model: in.ModelID, Want: in.wanted(), Output: in.EstimatedOutputTokens,
-		For: commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
-	}
+	a := in.asking()
 	var states []budget.State
 	now := r.now()
 	err := r.inOneState(ctx, func(client *ent.Client) (err error) {

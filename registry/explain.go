@@ -218,8 +218,9 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	if err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	p, want := pools[in.ProviderID], in.wanted()
-	if want.Model, err = r.commits.ModelName(ctx, r.fresh, in.ModelID, in.ProviderID); err != nil {
+	p := pools[in.ProviderID]
+	want, err := r.commits.Wanted(ctx, r.fresh, now, p, in.asking())
+	if err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	next := p.Choose(want, now)

@@ -49,8 +49,9 @@ type AcquireInput struct {
 	EstimatedTokens int64 // tokens of all meters, reserved until the lease ends. Defaults to none
 	// EstimatedOutputTokens is how many of these are output, reasoning included. Zero: unknown.
 	EstimatedOutputTokens int64
-	// EstimatedCost is reserved until the lease ends. Defaults to none; or, for a consumer, to what the estimated
-	// tokens cost in the standard tier, all as the dearest meter if the output is not estimated.
+	// EstimatedCost is reserved until the lease ends. For a consumer, and if a key or group of the provider has a limit
+	// of cost, it defaults to what the estimated tokens cost in the standard tier, all as the dearest meter if the
+	// output is not estimated. Otherwise, and if the model has no price, it defaults to none.
 	EstimatedCost money.USD
 
 	AttemptGroup string // what Settle and Fail record, unless they are told: see UsageInput
@@ -94,8 +95,8 @@ func (r *Registry) releaseUnclaimed(ctx context.Context, provider, id uuid.UUID)
 	_ = r.commits.Do(ctx, commit.Call{Now: r.now(), Actor: r.actor, End: end})
 }
 
-// wanted returns what the pool needs to know of the input, except the model's name.
-func (in AcquireInput) wanted() pool.Want {
+// asking returns the call that asks for a key, without an id.
+func (in AcquireInput) asking() *commit.Acquire {
 	w := pool.Want{Amount: pool.Amount{Requests: 1, Tokens: in.EstimatedTokens, Cost: in.EstimatedCost}}
 	if len(in.Exclude) > 0 {
 		w.Exclude = make(map[uuid.UUID]bool, len(in.Exclude))
@@ -103,7 +104,11 @@ func (in AcquireInput) wanted() pool.Want {
 			w.Exclude[id] = true
 		}
 	}
-	return w
+	return &commit.Acquire{
+		Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: w,
+		For:    commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
+		Output: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt, Tags: dimension.Marshal(in.Tags),
+	}
 }
 
 // Lease is the right to use a key for one request. It lasts until Settle, Fail or Release ends it, or until it expires.
@@ -201,12 +206,8 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 }
 
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
-	a := &commit.Acquire{
-		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
-		For:    commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
-		Output: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
-		Tags: dimension.Marshal(in.Tags),
-	}
+	a := in.asking()
+	a.ID = uuid.Must(uuid.NewV7())
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
 		// the caller does not know the lease
 		if !r.inTx && errors.Is(err, ErrUncertain) {

@@ -2,9 +2,12 @@ package registry_test
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -147,4 +150,70 @@ func testLeaseLimitsChange(t *testing.T, e engine) {
 		require.NoError(t, p.IncrementUsage(t.Context(), p.keys[0].ID, 1, 1))
 		_ = p.refused(t, p.want(1))
 	})
+}
+
+// TestLeaseCostLimit: a limit of a cent a day lets no more requests run at once than it can pay, though nobody says
+// what they cost. A model without a price has no estimate, and no cost is reserved where no limit asks.
+func TestLeaseCostLimit(t *testing.T) { eachEngine(t, testLeaseCostLimit) }
+
+func testLeaseCostLimit(t *testing.T, e engine) {
+	cent := registry.Limits{CostPerDay: money.Cent}
+	for name, c := range map[string]struct {
+		own, shared registry.Limits
+		change      func(p *poolTest, in *registry.AcquireInput)
+		fit         int
+		reserved    money.USD // by each
+	}{
+		"all as the dearest meter": {own: cent, fit: 1, reserved: 6 * money.Cent / 10},
+		"with the output": {
+			own: cent, fit: 2, reserved: 42 * money.Cent / 100,
+			change: func(_ *poolTest, in *registry.AcquireInput) { in.EstimatedOutputTokens = 40 },
+		},
+		"of a group": {shared: cent, fit: 1, reserved: 6 * money.Cent / 10},
+		"said": {
+			own: cent, fit: 5, reserved: 2 * money.Cent / 10,
+			change: func(_ *poolTest, in *registry.AcquireInput) { in.EstimatedCost = 2 * money.Cent / 10 },
+		},
+		"no limit of cost": {own: registry.Limits{RequestsPerDay: 9}, fit: 9},
+		"no model": {
+			own: cent, fit: 16, change: func(_ *poolTest, in *registry.AcquireInput) { in.ModelID = uuid.Nil },
+		},
+		"no price": {
+			own: cent, fit: 16,
+			change: func(p *poolTest, in *registry.AcquireInput) {
+				in.ModelID = mustModel(t, p.Registry, p.provider.ID, "unpriced", nil).ID
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := e.newPoolTest(t, nil)
+			p.inGroup(t, "account", c.shared)
+			_, err := p.UpdateAPIKey(t.Context(), p.keys[0].ID, registry.KeyUpdate{Limits: &c.own})
+			require.NoError(t, err)
+			in := p.want(100)
+			if c.change != nil {
+				c.change(p, &in)
+			}
+			var all sync.WaitGroup
+			errs := make([]error, 16)
+			for i := range errs {
+				all.Go(func() { _, errs[i] = p.AcquireKey(t.Context(), in) })
+			}
+			all.Wait()
+			refused := slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+			require.Len(t, refused, 16-c.fit)
+			for _, err := range refused {
+				require.ErrorIs(t, err, registry.ErrNoKeyAvailable)
+			}
+			rows, err := p.Client().KeyLease.Query().All(t.Context())
+			require.NoError(t, err)
+			for _, l := range rows {
+				require.Equal(t, c.reserved, l.ReservedCost)
+			}
+			verdicts, err := p.ExplainKeys(t.Context(), in)
+			require.NoError(t, err)
+			require.Equal(t, c.fit < 16, verdicts[0].Reason == registry.KeyLimited, "it is explained alike")
+		})
+	}
 }

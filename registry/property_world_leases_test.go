@@ -77,6 +77,32 @@ func (w *world) checkModel(model, provider uuid.UUID) error {
 	return nil
 }
 
+// askedCost returns what is reserved for a request: what it is said to cost, or else its estimate, if a limit asks.
+func (w *world) askedCost(in registry.AcquireInput) money.USD {
+	limited := false
+	for _, k := range w.liveKeys(in.ProviderID) {
+		for _, q := range w.quotas(k) {
+			limited = limited || *q.costPerDay > 0
+		}
+	}
+	if in.EstimatedCost > 0 || in.EstimatedTokens == 0 || w.model(in.ModelID) == nil || !limited {
+		return in.EstimatedCost
+	}
+	p := w.priceOf(in.ModelID, "standard", in.EstimatedTokens-in.EstimatedOutputTokens, w.now)
+	if p == nil {
+		return 0
+	}
+	rates := registry.RatesOf(p)
+	l := &lease{KeyLease: ent.KeyLease{
+		ReservedTokens: in.EstimatedTokens, ReservedOutput: in.EstimatedOutputTokens,
+	}}
+	cost, priced := costOf(registry.UsageInput{Tokens: estimated(l, rates)}, rates)
+	if !priced {
+		return 0
+	}
+	return money.USD(cost.Int64())
+}
+
 func (w *world) acquireKey(in registry.AcquireInput) (*registry.Lease, error) {
 	if err := w.checkAsked(in); err != nil {
 		return nil, err
@@ -84,6 +110,7 @@ func (w *world) acquireKey(in registry.AcquireInput) (*registry.Lease, error) {
 	if err := w.checkModel(in.ModelID, in.ProviderID); err != nil {
 		return nil, err
 	}
+	in.EstimatedCost = w.askedCost(in)
 	all, usable := w.usable(in)
 	if len(usable) == 0 {
 		why := &registry.NoKeyError{ProviderID: in.ProviderID, Keys: all}
@@ -135,6 +162,7 @@ func (w *world) explainKeys(in registry.AcquireInput) ([]registry.KeyVerdict, er
 	if err := w.checkModel(in.ModelID, in.ProviderID); err != nil {
 		return nil, err
 	}
+	in.EstimatedCost = w.askedCost(in)
 	all, usable := w.usable(in)
 	if len(usable) > 0 && !usable[w.seen.key] {
 		return nil, errChoice

@@ -210,11 +210,12 @@ func (b *batch) acquire(c *Call) error {
 		return err
 	}
 	var asked budget.Request
-	if len(chain) > 0 {
+	want := a.Want
+	if b.mustPrice(a) {
 		asked = b.priced(a.Model, ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, l.Cost)
-		l.Cost, a.Want.Cost = asked.Asked.Cost, asked.Asked.Cost
+		l.Cost, want.Cost = asked.Asked.Cost, asked.Asked.Cost
 	}
-	k := p.Choose(a.Want, b.now)
+	k := p.Choose(want, b.now)
 	if k != nil {
 		asked.At = k.Begins(b.now)
 	}
@@ -223,7 +224,7 @@ func (b *batch) acquire(c *Call) error {
 		return err
 	}
 	if k == nil {
-		return b.NoKey(p, a.Want, b.now)
+		return b.NoKey(p, want, b.now)
 	}
 	l.Key, l.Group = k.ID, k.Group
 	var events []pool.Event
@@ -238,4 +239,11 @@ func (b *batch) acquire(c *Call) error {
 	b.opened = append(b.opened, l)
 	a.Leased = &Leased{*l, k.Prefix, k.Label}
 	return nil
+}
+
+// mustPrice reports whether a request for a key must be priced: budgets ask what it costs; and the pool's limits of
+// cost ask, unless the caller has said it.
+func (s *snapshot) mustPrice(a *Acquire) bool {
+	return a.For != (For{}) ||
+		a.Model != uuid.Nil && a.Want.Cost == 0 && a.Want.Tokens > 0 && s.pools[a.Provider].LimitsCost()
 }

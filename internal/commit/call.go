@@ -133,8 +133,8 @@ type needs struct {
 	from           time.Time          // the earliest request
 	owners         map[uuid.UUID]bool // consumers that requests are for; nil: nobody
 	accessKeys     map[uuid.UUID]bool
-	tagged         bool        // a request has tags
-	acquires       []*Acquire  // for consumers
+	tagged         bool // a request has tags
+	acquires       []*Acquire
 	requests       []string    // ids that may have been recorded before
 	ending, asked  []uuid.UUID // leases that end; leases that may exist already
 }
@@ -172,8 +172,8 @@ func (n *needs) add(c *Call) {
 		if a.Model != uuid.Nil {
 			n.models[a.Model] = true
 		}
+		n.acquires = append(n.acquires, a)
 		if a.For != (For{}) {
-			n.acquires = append(n.acquires, a)
 			n.addFor(a.For)
 		}
 		if a.repeated {

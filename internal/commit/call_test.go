@@ -37,6 +37,7 @@ func TestNeeds(t *testing.T) {
 	require.Equal(t, needs{
 		models: set(ids[4]), ledger: set(ids[0]), keys: set(ids[1], ids[6]), pools: set(ids[3]), providers: set(ids[7]),
 		from: noon.Add(-time.Hour), requests: []string{"r"}, ending: ids[5:6], asked: ids[2:3],
+		acquires: []*Acquire{calls[1].Acquire},
 	}, needsOf(calls))
 	calls[0].Request.AccessKey = &ids[5]
 	calls[1].Acquire.For = For{Consumer: ids[6]}

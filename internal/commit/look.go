@@ -9,6 +9,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
@@ -23,17 +24,26 @@ func (m *Committer) Look(
 	return s.pools, s.readOpen(ctx, from, providers)
 }
 
-// ModelName returns the provider's name of a model, or "" for a zero id. It returns fault.ErrForeignKey if there is no
-// such model, and fault.ErrInvalidData if it is another provider's.
-func (m *Committer) ModelName(ctx context.Context, from bulk.Querier, id, provider uuid.UUID) (string, error) {
-	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, m.Clock())}
-	if id != uuid.Nil {
-		b.from = b.now
-		if err := b.readModels(ctx, from, []uuid.UUID{id}); err != nil {
-			return "", err
+// Wanted returns what a request for a key wants of a pool at an instant, with the provider's name of its model, and
+// what it costs if that matters. It returns fault.ErrForeignKey if there is no such model, and fault.ErrInvalidData if
+// it is another provider's.
+func (m *Committer) Wanted(
+	ctx context.Context, from bulk.Querier, now time.Time, p *pool.Pool, a *Acquire,
+) (pool.Want, error) {
+	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now)}
+	b.from, b.pools[a.Provider] = now, p
+	want := a.Want
+	if a.Model != uuid.Nil {
+		if err := b.readModels(ctx, from, []uuid.UUID{a.Model}); err != nil {
+			return want, err
 		}
 	}
-	return b.modelName(id, provider)
+	var err error
+	want.Model, err = b.modelName(a.Model, a.Provider)
+	if err == nil && b.mustPrice(a) {
+		want.Cost = b.priced(a.Model, ledger.Estimate{Tokens: want.Tokens, Output: a.Output}, want.Cost).Asked.Cost
+	}
+	return want, err
 }
 
 // CountUse adds a request to the counters of a live key, and to no period. It returns fault.ErrNotFound if there is no

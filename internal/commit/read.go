@@ -68,7 +68,8 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	return b.readSpent(ctx, b.tx, b.asked(n))
 }
 
-// learnModels reads unknown models. Prices are read only for models that requests are recorded for.
+// learnModels reads unknown models. Prices are read only for models that requests are recorded for, and for those of
+// leases that must be priced.
 func (b *batch) learnModels(ctx context.Context, n needs) error {
 	if len(b.models) == 0 || n.from.Before(b.from) {
 		clear(b.models)
@@ -82,8 +83,10 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 			n.ledger[id] = true
 		}
 	}
-	for _, a := range n.acquires { // budgets ask what it costs
-		n.ledger[a.Model] = true
+	for _, a := range n.acquires {
+		if b.mustPrice(a) {
+			n.ledger[a.Model] = true
+		}
 	}
 	return b.readModels(ctx, b.tx, bulk.Unknown(n.ledger, b.models))
 }

@@ -169,7 +169,7 @@ func (b *batch) spend(chain []*Owner, of namedModel, at time.Time, took budget.A
 func (b *batch) asked(n needs) (all []binding) {
 	for _, a := range n.acquires {
 		chain, err := b.chainOf(a.For.consumer())
-		if err != nil { // the call itself is told
+		if err != nil || len(chain) == 0 { // the call itself is told, or it is for nobody
 			continue
 		}
 		name, err := b.modelName(a.Model, a.Provider)
@@ -258,8 +258,9 @@ func (b *batch) fits(bound []binding, consumer uuid.UUID, r budget.Request) erro
 	return nil
 }
 
-// priced returns what a request asks of budgets. If nobody says what it costs, that follows from its estimate, at the
-// price of the standard tier. It has a price if its model's input has a rate, and the output that it expects.
+// priced returns what a request asks of budgets, and of limits of cost. If nobody says what it costs, that follows from
+// its estimate, at the price of the standard tier. It has a price if its model's input has a rate, and the output that
+// it expects.
 func (b *batch) priced(model uuid.UUID, of ledger.Estimate, cost money.USD) budget.Request {
 	p := ledger.BestPrice(b.prices[model], b.now, ledger.StandardTier, of.TotalInput())
 	unpriced := p == nil || p.CostPer1mInput == nil || of.Output > 0 && p.CostPer1mOutput == nil

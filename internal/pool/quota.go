@@ -294,6 +294,16 @@ func (q *Quota) InFlight() int64 { return int64(len(q.Open)) }
 // noLimits reports whether nothing can close the quota.
 func (q *Quota) noLimits() bool { return q.Limits == Limits{} && len(q.Observed) == 0 }
 
+// LimitsCost reports whether a live key of the pool, or its group, has a limit of cost.
+func (p *Pool) LimitsCost() bool {
+	for _, k := range p.Keys {
+		if k.CostPerDay > 0 || k.Account != nil && k.Account.CostPerDay > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // QuotaColumns are the columns of a quota, in the order of Cells.
 var QuotaColumns = []string{
 	"requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day",
