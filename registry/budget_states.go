@@ -112,7 +112,7 @@ func (s BudgetState) MarshalJSON() ([]byte, error) {
 type BudgetError struct {
 	Closed []BudgetState // the ceilings that refuse it
 	// OpensAt is when the last of them opens by itself. Zero: time alone does not open it, because the request asks for
-	// more than there ever is, or the ceiling knows no window.
+	// more than there ever is, or the ceiling knows no window, or an open lease is to be renewed.
 	OpensAt time.Time
 	// Sooner reports whether the request may fit before OpensAt, when open requests end.
 	Sooner bool

@@ -115,7 +115,8 @@
 //   - [Registry.UpdateDimension] gives a dimension room for more values
 //   - [Registry.RetireDimension] ends a dimension
 //
-// Key pool: leases. A [Lease] ends with [Lease.Settle], [Lease.Fail] or [Lease.Release].
+// Key pool: leases. [Lease.Renew] lets a [Lease] last longer, and reserve more. It ends with [Lease.Settle],
+// [Lease.Fail] or [Lease.Release].
 //
 //   - [Registry.AcquireKey] leases a key for one request
 //   - [Registry.GetLease] returns an open lease, for another process to end

@@ -39,7 +39,8 @@ var (
 	// ErrForeignKey: a row that is referred to is missing, and the error matches ErrNotFound too; or the row to be
 	// purged is still referred to.
 	ErrForeignKey = fault.ErrForeignKey
-	// ErrNoKeyAvailable: no API key of the provider may be used now. The error is a [*NoKeyError].
+	// ErrNoKeyAvailable: no API key of the provider may be used now, or the key of a lease has limits that admit no
+	// renewal. The error is a [*NoKeyError].
 	ErrNoKeyAvailable = fault.ErrNoKeyAvailable
 	// ErrForbidden: a secret is of no access key, or the access key or its consumer may not be used. The error is a
 	// [*ForbiddenError].
@@ -67,7 +68,8 @@ var (
 	// ErrNoSecret, an [ErrNotFound]: the API key is kept nowhere, only its hash is stored.
 	ErrNoSecret = fault.ErrNoSecret
 	// ErrLeaseEnded, an [ErrConflict]: the lease has been settled, failed or released already, through any handle and
-	// by any process; or it expired a day ago. RecordUsage can still record its request.
+	// by any process; or it expired a day ago, or at any time before [Lease.Renew]. RecordUsage can still record its
+	// request.
 	ErrLeaseEnded = fault.ErrLeaseEnded
 	// ErrClosed, an [ErrUnavailable]: the registry was closed, or its transaction has ended.
 	ErrClosed = fault.ErrClosed

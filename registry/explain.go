@@ -57,7 +57,8 @@ type KeyVerdict struct {
 	Next      bool // AcquireKey would hand it out now
 }
 
-// NoKeyError is the error for a provider without a usable key. It matches [ErrNoKeyAvailable].
+// NoKeyError is the error for a provider without a usable key, or for a renewal that does not fit into the limits of
+// the lease's key. It matches [ErrNoKeyAvailable].
 type NoKeyError struct {
 	ProviderID uuid.UUID
 	Keys       []KeyVerdict // in the order they were added; empty: the provider has no keys
@@ -69,6 +70,7 @@ type NoKeyError struct {
 	passes     bool      // waiting makes sense
 	earliest   time.Time // no key that is worth waiting for opens before this
 	noProvider bool      // there is no such provider
+	renewal    bool      // of a lease: its key alone was asked
 }
 
 // Error says how many keys there are, why they cannot be used, and when the first one opens.
@@ -78,6 +80,8 @@ func (e *NoKeyError) Error() string {
 		return fmt.Sprintf("%s: no provider is given: ProviderID is zero", ErrNoKeyAvailable)
 	case e.noProvider:
 		return fmt.Sprintf("%s: there is no provider %s, or it is deleted", ErrNoKeyAvailable, e.ProviderID)
+	case e.renewal:
+		return e.renewalText()
 	case len(e.Keys) == 0:
 		return fmt.Sprintf("%s: provider %s has no keys: AddAPIKey adds one", ErrNoKeyAvailable, e.ProviderID)
 	}
@@ -181,22 +185,37 @@ func verdictOn(p *pool.Pool, k *pool.Key, want pool.Want, now time.Time) KeyVerd
 		v.Detail = k.DegradedReason
 	}
 	own := len(k.Windows(want.Amount, now, nil))
-	var closed []string
 	for i, w := range k.AllWindows(want.Amount, now, nil) {
-		s := LimitState{Name: LimitName(w.Name), Limit: w.Limit, Used: w.Used, Closed: w.Closed()}
+		group := ""
 		if i >= own {
-			s.Group = k.Account.Name
+			group = k.Account.Name
 		}
-		if s.Closed {
-			s.OpensAt = w.Opens()
-			closed = append(closed, strings.TrimSpace(s.Group+" "+string(s.Name)))
-		}
-		v.Limits = append(v.Limits, s)
+		v.Limits = append(v.Limits, limitState(group, w))
 	}
 	if v.Detail == "" {
-		v.Detail = strings.Join(closed, ", ")
+		v.Detail = closedLimits(v.Limits)
 	}
 	return v
+}
+
+// limitState returns the state of a limit of a key, or of a group.
+func limitState(group string, w pool.Window) LimitState {
+	s := LimitState{Name: LimitName(w.Name), Group: group, Limit: w.Limit, Used: w.Used, Closed: w.Closed()}
+	if s.Closed {
+		s.OpensAt = w.Opens()
+	}
+	return s
+}
+
+// closedLimits names the limits that are closed.
+func closedLimits(limits []LimitState) string {
+	var closed []string
+	for _, s := range limits {
+		if s.Closed {
+			closed = append(closed, strings.TrimSpace(s.Group+" "+string(s.Name)))
+		}
+	}
+	return strings.Join(closed, ", ")
 }
 
 // ExplainKeys shows, for each live key of a provider, whether AcquireKey could hand it out now: the reason if not, each

@@ -70,19 +70,15 @@ type AcquireInput struct {
 }
 
 func (in AcquireInput) faults(inTx bool) (f fault.List) {
-	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount,
-		"estimated tokens %d are not between 0 and %d", in.EstimatedTokens, int64(fault.MaxAmount))
+	checkEstimate(&f, in.EstimatedTokens, in.EstimatedCost, in.TTL)
 	f.Check(in.EstimatedOutputTokens >= 0 && in.EstimatedOutputTokens <= max(0, in.EstimatedTokens),
 		"estimated output tokens %d are not between 0 and the estimated tokens", in.EstimatedOutputTokens)
-	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
-		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
 	checkAttempt(&f, in.AttemptGroup, in.Attempt)
 	checkTags(&f, in.Tags)
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
 	f.Check(in.ModelID != uuid.Nil || in.ConsumerID == uuid.Nil && in.AccessKeyID == uuid.Nil,
 		"a request for a consumer names no model")
 	f.Check(!in.Wait || !inTx, "Wait is not allowed within a transaction: others could not end their leases")
-	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not between %s and %s", in.TTL, minTTL, maxTTL)
 	return f
 }
 
@@ -112,7 +108,7 @@ func (in AcquireInput) asking() *commit.Acquire {
 }
 
 // Lease is the right to use a key for one request. It lasts until Settle, Fail or Release ends it, or until it expires.
-// It is safe for concurrent use; the first end counts.
+// Its methods are safe for concurrent use; the first end counts.
 type Lease struct {
 	ID         uuid.UUID
 	ProviderID uuid.UUID
@@ -124,7 +120,7 @@ type Lease struct {
 	ConsumerID  uuid.UUID
 	AccessKeyID uuid.UUID
 	AcquiredAt  time.Time
-	ExpiresAt   time.Time
+	ExpiresAt   time.Time // Renew changes it
 	// Probe reports whether the key was out of use and this request tries it. Other requests wait for how this one
 	// ends.
 	Probe bool
@@ -174,6 +170,8 @@ func (l *Lease) registry() *Registry {
 //   - [Lease.Settle] when the request has succeeded
 //   - [Lease.Fail] when it has failed
 //   - [Lease.Release] when it was not made
+//
+// [Lease.Renew] lets it last longer, while a long answer is streamed.
 //
 // A lease that is not ended expires, and its reservation is released.
 //

@@ -87,6 +87,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	r.commits = commit.New(commit.Config{
 		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows,
 		Write: r.writeBatch, NoKey: noKey, Audit: r.auditPool, Forbidden: forbidden, OverBudget: overBudget,
+		OverLimit: overLimit,
 	})
 	if err := r.openVault(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -35,6 +35,7 @@ var leaseOperations = map[string]func(inputs) op{
 			return true, l.Settle(ctx, in)
 		}, func(w *world) (bool, error) { return true, w.settle(e) })
 	},
+	"Renew": renewOperation,
 	"Release": func(in inputs) op {
 		e := in.ending()
 		return end(e, func(ctx context.Context, l *registry.Lease, _ registry.UsageInput) (bool, error) {

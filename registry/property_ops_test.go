@@ -81,9 +81,9 @@ var poolActions, ledgerActions = func() (pool, ledger []string) {
 		"clock": 5, "InTx": 6, "RecordUsage": 8, "UpdateModelPricing": 4, "CreateProvider": 2, "CreateFamily": 2,
 		"CreateModel": 4, "AddAPIKey": 3, "DegradeKey": 2, "GetUsageStats": 4, "GetLeastUsedKey": 2,
 		"IncrementUsage": 2, "ListModels": 3, "SetSetting": 2, "AcquireKey": 24, "Settle": 14, "Fail": 14, "Release": 4,
-		"GetLease": 1, "ExplainKeys": 4, "Prune": 2, "UsageReport": 3, "ListUsageEvents": 3,
+		"Renew": 8, "GetLease": 1, "ExplainKeys": 4, "Prune": 2, "UsageReport": 3, "ListUsageEvents": 3,
 	}
-	leases := []string{"AcquireKey", "Settle", "Fail", "Release", "GetLease", "ExplainKeys"}
+	leases := []string{"AcquireKey", "Settle", "Fail", "Release", "Renew", "GetLease", "ExplainKeys"}
 	names := slices.Concat(slices.Collect(maps.Keys(operations)), []string{"clock", "InTx"})
 	slices.Sort(names)
 	for _, name := range names {

@@ -77,8 +77,8 @@ func (w *world) checkModel(model, provider uuid.UUID) error {
 	return nil
 }
 
-// askedCost returns what is reserved for a request: what it is said to cost, or else its estimate, if a limit asks.
-func (w *world) askedCost(in registry.AcquireInput) money.USD {
+// estimatedCost returns what is reserved for a request: what it is said to cost, or else its estimate, if a limit asks.
+func (w *world) estimatedCost(in registry.AcquireInput, at time.Time) money.USD {
 	limited := false
 	for _, k := range w.liveKeys(in.ProviderID) {
 		for _, q := range w.quotas(k) {
@@ -88,7 +88,7 @@ func (w *world) askedCost(in registry.AcquireInput) money.USD {
 	if in.EstimatedCost > 0 || in.EstimatedTokens == 0 || w.model(in.ModelID) == nil || !limited {
 		return in.EstimatedCost
 	}
-	p := w.priceOf(in.ModelID, "standard", in.EstimatedTokens-in.EstimatedOutputTokens, w.now)
+	p := w.priceOf(in.ModelID, "standard", in.EstimatedTokens-in.EstimatedOutputTokens, at)
 	if p == nil {
 		return 0
 	}
@@ -110,7 +110,7 @@ func (w *world) acquireKey(in registry.AcquireInput) (*registry.Lease, error) {
 	if err := w.checkModel(in.ModelID, in.ProviderID); err != nil {
 		return nil, err
 	}
-	in.EstimatedCost = w.askedCost(in)
+	in.EstimatedCost = w.estimatedCost(in, w.now)
 	all, usable := w.usable(in)
 	if len(usable) == 0 {
 		why := &registry.NoKeyError{ProviderID: in.ProviderID, Keys: all}
@@ -162,7 +162,7 @@ func (w *world) explainKeys(in registry.AcquireInput) ([]registry.KeyVerdict, er
 	if err := w.checkModel(in.ModelID, in.ProviderID); err != nil {
 		return nil, err
 	}
-	in.EstimatedCost = w.askedCost(in)
+	in.EstimatedCost = w.estimatedCost(in, w.now)
 	all, usable := w.usable(in)
 	if len(usable) > 0 && !usable[w.seen.key] {
 		return nil, errChoice

@@ -28,6 +28,8 @@ type State struct {
 	Asked       int64
 	Unpriced    int64 // requests that ended without a cost, for a ceiling of cost
 	NoPrice     bool  // the request would have none, and the budget does not allow that
+	renews      bool  // an open lease asks for more
+	held        int64 // what that lease reserves already
 }
 
 // Left returns what may still be spent; it is not negative.
@@ -40,14 +42,14 @@ func (s *State) Closed() bool { return s.NoPrice || s.Left() < max(1, s.Asked) }
 
 // Sooner reports whether the request fits as soon as enough open leases have ended without using what they reserve.
 func (s *State) Sooner() bool {
-	return s.Closed() && !s.NoPrice && s.Ended <= rule.Saturated(s.Ceiling, s.Granted)-max(1, s.Asked)
+	return s.Closed() && !s.NoPrice && s.Ended <= rule.Saturated(s.Ceiling, s.Granted)-max(1, s.Asked)-s.held
 }
 
 // OpensAt returns when the next window begins, in which the request fits; zero: it never fits, or the ceiling knows no
-// window.
+// window, or a lease that counts in this window asks for more.
 func (s *State) OpensAt() time.Time {
 	next := rule.Saturated(s.Ceiling, s.Budget.granted(s.Subject, s.End).of(s.Metric))
-	if s.Metric == Concurrency || s.NoPrice || max(1, s.Asked) > next || !s.End.Before(utc.End) {
+	if s.Metric == Concurrency || s.NoPrice || s.renews || max(1, s.Asked) > next || !s.End.Before(utc.End) {
 		return time.Time{}
 	}
 	return s.End
@@ -58,6 +60,9 @@ type Request struct {
 	At       time.Time
 	Asked    Amount
 	Unpriced bool // its model has no price
+	// Held is what an open lease reserves already, if it is the lease that asks for more. It asks only the ceilings of
+	// what it asks more of.
+	Held *Amount
 }
 
 // States appends a state for each ceiling of a budget that binds a subject.
@@ -81,6 +86,12 @@ func (b *Budget) States(all []State, subject uuid.UUID, c Counter, r Request) []
 		case Concurrency:
 			s.Ended, s.Open, s.Asked, s.Granted = 0, c.Running, 1, 0
 		case Tokens:
+		}
+		if r.Held != nil {
+			if r.Asked.of(m) == 0 && !s.NoPrice {
+				continue
+			}
+			s.renews, s.held = true, r.Held.of(m)
 		}
 		all = append(all, s)
 	}

@@ -205,14 +205,20 @@ func (b *batch) acquire(c *Call) error {
 		ID: a.ID, Tokens: a.Want.Tokens, Output: a.Output, Cost: a.Want.Cost, AttemptGroup: a.AttemptGroup,
 		Attempt: a.Attempt, Tags: a.Tags,
 	}
-	chain, err := b.admit(a, of, l)
+	chain, by, err := b.admit(a.For, of)
 	if err != nil {
 		return err
+	}
+	if len(chain) > 0 {
+		l.For, l.Path = &chain[len(chain)-1].ID, chain[len(chain)-1].Path
+	}
+	if by != nil {
+		l.By = &by.ID
 	}
 	var asked budget.Request
 	want := a.Want
 	if b.mustPrice(a) {
-		asked = b.priced(a.Model, ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, l.Cost)
+		asked = b.priced(a.Model, b.now, ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, l.Cost)
 		l.Cost, want.Cost = asked.Asked.Cost, asked.Asked.Cost
 	}
 	k := p.Choose(want, b.now)

@@ -26,6 +26,10 @@ type Config struct {
 	// NoKey is the error for a pool that has no key to lease: fault.ErrNoKeyAvailable.
 	NoKey func(p *pool.Pool, want pool.Want, now time.Time) error
 
+	// OverLimit is the error for a lease that may not reserve more: fault.ErrNoKeyAvailable. It is given the windows of
+	// the key, and of the group in which the lease counts, if there is one.
+	OverLimit func(k *pool.Key, g *pool.Group, own, shared []pool.Window) error
+
 	// Forbidden is the error for a consumer that may not do what it asks for: fault.ErrForbidden.
 	Forbidden func(Refusal) error
 	// OverBudget is the error for a request that does not fit into ceilings, which are given: fault.ErrBudget.

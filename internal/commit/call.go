@@ -1,6 +1,6 @@
-// Package commit has the transaction that records requests, leases keys and ends leases. All calls that arrive while
-// one such transaction is under way share the next. It reads a snapshot of what the calls need, decides in memory with
-// packages pool and ledger, and writes what changed.
+// Package commit has the transaction that records requests, leases keys, and renews and ends leases. All calls that
+// arrive while one such transaction is under way share the next. It reads a snapshot of what the calls need, decides in
+// memory with packages pool and ledger, and writes what changed.
 package commit
 
 import (
@@ -15,15 +15,19 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Call is what a caller wants of the next batch: to record a request, to acquire a key, or to end a lease, which may
-// record a request too.
+// Call is what a caller wants of the next batch: to record a request, to acquire a key, to renew a lease, or to end
+// one, which may record a request too.
 type Call struct {
 	Now     time.Time // of the call
 	Actor   string
 	Request Request // no id: there is nothing to record
 	Acquire *Acquire
+	Renew   *Renew
 	End     *End
 }
+
+// asks reports whether the call asks for what may be refused because others hold it.
+func (c *Call) asks() bool { return c.Acquire != nil || c.Renew != nil }
 
 // records reports whether the call has a request to record.
 func (c *Call) records() bool { return c.Request.ID != uuid.Nil }
@@ -135,8 +139,9 @@ type needs struct {
 	accessKeys     map[uuid.UUID]bool
 	tagged         bool // a request has tags
 	acquires       []*Acquire
+	renews         []*Renew
 	requests       []string    // ids that may have been recorded before
-	ending, asked  []uuid.UUID // leases that end; leases that may exist already
+	ending, asked  []uuid.UUID // leases that end; leases that are renewed, or that may exist already
 }
 
 func needsOf(calls []Call) needs {
@@ -179,6 +184,9 @@ func (n *needs) add(c *Call) {
 		if a.repeated {
 			n.asked = append(n.asked, a.ID)
 		}
+	}
+	if c.Renew != nil {
+		n.addRenew(c.Renew)
 	}
 	end := c.End
 	if end == nil {

@@ -13,6 +13,7 @@ type changes struct {
 	late    []ledger.Event                // those of them that a fold has passed
 	periods map[ledger.Period]ledger.Sums // what is added to them
 	opened  []*pool.Lease                 // to be inserted
+	renewed []*pool.Lease                 // to be updated
 	overdue []*pool.Lease                 // to be inserted among the expired ones
 	refused []uuid.UUID                   // leases whose end was refused
 	did     []did

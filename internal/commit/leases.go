@@ -50,8 +50,8 @@ func (s *snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uu
 	return nil
 }
 
-// takeLeases removes the leases that end from the tables, reads the leases that an earlier attempt may have acquired,
-// and reads the keys and groups of both.
+// takeLeases removes the leases that end from the tables, reads the leases that are renewed, or that an earlier
+// attempt may have acquired, and reads the keys and groups of all.
 func (s *snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
 	const (
 		here      = " WHERE id IN %s"

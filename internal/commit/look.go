@@ -41,7 +41,8 @@ func (m *Committer) Wanted(
 	var err error
 	want.Model, err = b.modelName(a.Model, a.Provider)
 	if err == nil && b.mustPrice(a) {
-		want.Cost = b.priced(a.Model, ledger.Estimate{Tokens: want.Tokens, Output: a.Output}, want.Cost).Asked.Cost
+		estimate := ledger.Estimate{Tokens: want.Tokens, Output: a.Output}
+		want.Cost = b.priced(a.Model, now, estimate, want.Cost).Asked.Cost
 	}
 	return want, err
 }

@@ -65,7 +65,7 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	if err := b.readRequests(ctx, b.tx, n.requests); err != nil {
 		return err
 	}
-	return b.readSpent(ctx, b.tx, b.asked(n))
+	return b.readSpent(ctx, b.tx, append(b.asked(n), b.askedAgain(n)...))
 }
 
 // learnModels reads unknown models. Prices are read only for models that requests are recorded for, and for those of
@@ -86,6 +86,11 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 	for _, a := range n.acquires {
 		if b.mustPrice(a) {
 			n.ledger[a.Model] = true
+		}
+	}
+	for _, r := range n.renews {
+		if b.mustPriceMore(r) {
+			n.ledger[r.Model] = true
 		}
 	}
 	return b.readModels(ctx, b.tx, bulk.Unknown(n.ledger, b.models))

@@ -50,7 +50,7 @@ func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time
 	if err := b.readSpent(ctx, from, bound); err != nil {
 		return nil, err
 	}
-	r := b.priced(a.Model, ledger.Estimate{Tokens: a.Want.Tokens, Output: a.Output}, a.Want.Cost)
+	r := b.priced(a.Model, now, ledger.Estimate{Tokens: a.Want.Tokens, Output: a.Output}, a.Want.Cost)
 	return b.ceilings(bound, r), nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
@@ -30,7 +31,7 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	b.events = make([]ledger.Event, 0, len(calls))
 	b.periods = make(map[ledger.Period]ledger.Sums, 2*len(calls)+2)
 	for i := range calls {
-		if calls[i].Acquire != nil { // leases end before others begin
+		if calls[i].asks() { // leases end before others begin
 			continue
 		}
 		if verdicts[i] = b.apply(&calls[i]); errors.Is(verdicts[i], fault.ErrOverflow) && len(calls) > 1 {
@@ -40,7 +41,6 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	for _, id := range b.refused {
 		if lease := b.leases[id]; lease != nil {
 			b.opened = append(b.opened, lease)
-			delete(b.leases, id)
 			if err := b.holdAgain(lease); err != nil {
 				return nil, err
 			}
@@ -50,11 +50,14 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 		}
 	}
 	for i := range calls {
-		if calls[i].Acquire == nil {
-			continue
-		}
 		var err error
-		if verdicts[i], err = b.acquireOrExpire(ctx, &calls[i]); err != nil {
+		switch c := &calls[i]; {
+		case c.Acquire != nil:
+			verdicts[i], err = b.acquireOrExpire(ctx, c)
+		case c.Renew != nil:
+			verdicts[i], err = b.orExpire(ctx, c.Renew.Provider, func() error { return b.renew(c) })
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -88,6 +91,9 @@ func (b *batch) write(ctx context.Context) error {
 		return err
 	}
 	if err := insertLease.Run(ctx, to, b.engine, leaseRows(b.opened)); err != nil {
+		return err
+	}
+	if err := writeRenewed.Run(ctx, to, b.engine, renewedRows(b.renewed)); err != nil {
 		return err
 	}
 	if err := insertExpired.Run(ctx, b.tx, b.engine, expiredRows(b.overdue)); err != nil {
@@ -143,8 +149,15 @@ func (b *batch) acquireOrExpire(ctx context.Context, c *Call) (verdict, err erro
 			return nil, err
 		}
 	}
+	return b.orExpire(ctx, p.ID, func() error { return b.acquire(c) })
+}
+
+// orExpire asks for a key or for more of one, again after it has searched for expired leases, and returns why that is
+// refused.
+func (b *batch) orExpire(ctx context.Context, provider uuid.UUID, ask func() error) (verdict, err error) {
+	p := b.pools[provider]
 	for {
-		verdict = b.acquire(c)
+		verdict = ask()
 		if b.looked[p.ID] || !errors.Is(verdict, fault.ErrNoKeyAvailable) {
 			return verdict, nil
 		}

@@ -34,7 +34,7 @@ type snapshot struct {
 
 	now      time.Time                 // the latest of its calls
 	recorded map[string]int64          // request ids, and the fingerprints of their requests
-	leases   map[uuid.UUID]*pool.Lease // that end, or that an attempt acquired whose answer was lost
+	leases   map[uuid.UUID]*pool.Lease // that end or are renewed, or that a lost attempt acquired
 	expired  map[uuid.UUID]*pool.Lease // that end after they expired: only id, key and expires are known
 	names    map[uuid.UUID]namedModel  // of models, without their prices
 	looked   map[uuid.UUID]bool        // pools without expired leases

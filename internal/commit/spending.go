@@ -101,10 +101,21 @@ func bindings(chain []*Owner, of namedModel, at time.Time) (all []binding) {
 	return all
 }
 
+// asking returns for whom calls ask budgets.
+func (n *needs) asking() (all []For) {
+	for _, a := range n.acquires {
+		all = append(all, a.For)
+	}
+	for _, r := range n.renews {
+		all = append(all, r.For)
+	}
+	return slices.DeleteFunc(all, func(f For) bool { return f == For{} })
+}
+
 // subjects returns the consumers whose counters requests ask: each is locked, as models are.
 func (b *batch) subjects(n needs) (ids []uuid.UUID) {
-	for _, a := range n.acquires {
-		chain, err := b.chainOf(a.For.consumer())
+	for _, f := range n.asking() {
+		chain, err := b.chainOf(f.consumer())
 		if err != nil { // the call itself is told
 			continue
 		}
@@ -194,27 +205,26 @@ func (b *batch) instants(p *pool.Pool) []time.Time {
 	return all
 }
 
-// admit notes in a lease whom it is for, and returns that consumer and all above it; or why they may not use the model.
-func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error) {
-	chain, err := b.chainOf(a.For.consumer())
+// admit returns for whom a request is, the consumer and all above it, and by which access key, nil for none; or why
+// they may not use the model.
+func (b *batch) admit(f For, of namedModel) ([]*Owner, *AccessKey, error) {
+	chain, err := b.chainOf(f.consumer())
 	if err == nil {
-		err = b.checkFor(a.For)
+		err = b.checkFor(f)
 	}
 	if err != nil || len(chain) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
-	owner, key := chain[len(chain)-1], b.accessKeys[a.For.AccessKey]
+	key := b.accessKeys[f.AccessKey]
 	if key != nil {
 		if reason, _ := key.Refused(b.now); reason != "" {
-			return nil, b.Forbidden(Refusal{Reason: reason, AccessKey: key})
+			return nil, nil, b.Forbidden(Refusal{Reason: reason, AccessKey: key})
 		}
-		l.By = &key.ID
 	}
 	if reason, who := forbids(chain, of); reason != "" {
-		return nil, b.Forbidden(Refusal{reason, key, who, of.name})
+		return nil, nil, b.Forbidden(Refusal{reason, key, who, of.name})
 	}
-	l.For, l.Path = &owner.ID, owner.Path
-	return chain, nil
+	return chain, key, nil
 }
 
 // checkFor returns an error if an access key is not there, or is another consumer's.
@@ -259,15 +269,15 @@ func (b *batch) fits(bound []binding, consumer uuid.UUID, r budget.Request) erro
 }
 
 // priced returns what a request asks of budgets, and of limits of cost. If nobody says what it costs, that follows from
-// its estimate, at the price of the standard tier. It has a price if its model's input has a rate, and the output that
-// it expects.
-func (b *batch) priced(model uuid.UUID, of ledger.Estimate, cost money.USD) budget.Request {
-	p := ledger.BestPrice(b.prices[model], b.now, ledger.StandardTier, of.TotalInput())
+// its estimate, at the price that the standard tier has at an instant. It has a price if its model's input has a rate,
+// and the output that it expects.
+func (b *batch) priced(model uuid.UUID, at time.Time, of ledger.Estimate, cost money.USD) budget.Request {
+	p := ledger.BestPrice(b.prices[model], at, ledger.StandardTier, of.TotalInput())
 	unpriced := p == nil || p.CostPer1mInput == nil || of.Output > 0 && p.CostPer1mOutput == nil
 	if cost == 0 && !unpriced {
 		cost = of.Cost(p)
 	}
-	return budget.Request{At: b.now, Asked: budget.Amount{Tokens: of.Tokens, Cost: cost}, Unpriced: unpriced}
+	return budget.Request{At: at, Asked: budget.Amount{Tokens: of.Tokens, Cost: cost}, Unpriced: unpriced}
 }
 
 // ceilings returns all ceilings of the budgets that bind a request, as it finds them.
