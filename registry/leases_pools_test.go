@@ -71,6 +71,15 @@ func changesOfOthers(t *testing.T, r *remembering) []poolChange {
 	ctx, id := t.Context(), r.key.ID
 	its := r.elsewhere(t)
 	in := registry.AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour}
+	open, err := r.AcquireKey(ctx, in)
+	require.NoError(t, err)
+	renew := func(reg *registry.Registry) error {
+		l, err := reg.GetLease(ctx, open.ID)
+		if err != nil {
+			return err
+		}
+		return l.Renew(ctx, registry.RenewInput{TTL: 2 * time.Hour, EstimatedTokens: 10})
+	}
 	used := registry.UsageInput{ModelID: r.model.ID, APIKeyID: id, Tokens: meter.Tokens{InputTokens: 5}}
 	spare := r.add(t, uuid.Nil)
 	var made *ent.QuotaGroup
@@ -117,6 +126,9 @@ func changesOfOthers(t *testing.T, r *remembering) []poolChange {
 		{name: "AcquireKey in a transaction", change: func() error {
 			return within(func(tx *registry.Registry) error { return ignore(tx.AcquireKey(ctx, in)) })
 		}},
+		{name: "Renew", change: func() error { return renew(r.other) }},
+		{name: "Renew in a transaction", change: func() error { return within(renew) }},
+		{name: "Renew in a transaction of its own", change: func() error { return r.InTx(ctx, renew) }},
 		{name: "RecordUsage in a transaction", change: func() error {
 			return within(func(tx *registry.Registry) error { return tx.RecordUsage(ctx, used) })
 		}},

@@ -50,10 +50,14 @@ func checkEstimate(f *fault.List, tokens int64, cost money.USD, ttl time.Duratio
 // Renew lets the lease last longer, and raises what it reserves. Call it while a long answer is streamed, before the
 // lease expires, as often as need be. ExpiresAt is then the new end: do not read it while another goroutine renews.
 //
-// What is added must fit into the limits of the key and of the group in which the lease counts, and into the budgets of
-// the consumer and of all above it: in the windows in which the lease began, if they are not over. A renewal that
-// raises nothing is refused by none of them. A key that is disabled, degraded or deleted meanwhile refuses nothing
-// either: the request is under way.
+// What is added must fit into two things, in the windows in which the lease began:
+//
+//   - the limits of the key and of the group in which the lease counts, the provider's own included, until their
+//     windows are over
+//   - the budgets of the consumer and of all above it
+//
+// A renewal that raises nothing is refused by none of them. A key that is disabled, degraded or deleted meanwhile
+// refuses nothing either: the request is under way.
 //
 // After an error the lease is as it was, and the request may go on: it counts in full when it is settled. After
 // [ErrUncertain] Renew may be called again: what is raised is not raised twice.
@@ -67,7 +71,7 @@ func checkEstimate(f *fault.List, tokens int64, cost money.USD, ttl time.Duratio
 //   - [ErrBudget], as a [*BudgetError]: what is added does not fit into a budget. OpensAt is zero, because the lease
 //     counts in the window in which it began
 //   - [ErrNoKeyAvailable], as a [*NoKeyError] about the lease's key: what is added does not fit into a limit. OpensAt
-//     is when the windows of these limits end; the lease counts in them no longer
+//     is when the windows of these limits end: they bind the lease no longer
 //   - [ErrForeignKey]: the lease is for a consumer, and its model has been purged
 //   - [ErrUncertain], as for RecordUsage
 func (l *Lease) Renew(ctx context.Context, in RenewInput) error {

@@ -1,6 +1,8 @@
 package registry_test
 
 import (
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 // renewal raises a lease of spenders to some tokens, at a dollar each.
@@ -114,6 +117,64 @@ func testRenewBudgetWindow(t *testing.T, e engine) {
 	require.NoError(t, lease.Renew(ctx, renewal(200)))
 	require.EqualValues(t, 200*money.Dollar, leaseRow(t, s.reg, lease.ID).ReservedCost)
 	require.True(t, s.refused(t, s.ask(1)).Closed[0].NoPrice)
+}
+
+// TestRenewBudgetAtOnce renews leases of two pools from two processes at once: nothing but the budget keeps them apart.
+func TestRenewBudgetAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			open := openByClocks(t, engine)
+			here, _ := open(registrytest.Start)
+			there, _ := open(registrytest.Start)
+			org := consumerOf(t, here, registry.ConsumerInput{Name: "org"})
+			const ceiling = 1000
+			_, err := here.CreateBudget(ctx, registry.BudgetInput{
+				ConsumerID: org.ID, Name: "b", Ceilings: registry.Ceilings{Tokens: ceiling},
+			})
+			require.NoError(t, err)
+			inputs := make([]registry.AcquireInput, 2)
+			for i, name := range []string{"p", "q"} {
+				p := mustProvider(t, here, name)
+				mustKey(t, here, p.ID, i)
+				inputs[i] = registry.AcquireInput{
+					ProviderID: p.ID, ModelID: mustModel(t, here, p.ID, "m", nil).ID, ConsumerID: org.ID,
+				}
+			}
+			var all sync.WaitGroup
+			granted, errs := make([]int64, 8), make([]error, 8)
+			for i := range granted {
+				all.Go(func() {
+					_, granted[i], errs[i] = grow(ctx, []*registry.Registry{here, there}[i%2], inputs[i%2])
+				})
+			}
+			all.Wait()
+			require.NoError(t, errors.Join(errs...))
+			sum := int64(0)
+			for _, n := range granted {
+				sum += n
+			}
+			require.LessOrEqual(t, sum, int64(ceiling))
+			require.Greater(t, sum, int64(ceiling-20), "they were refused by the budget alone")
+		})
+	}
+}
+
+// TestRenewNoPrice: a lease that was acquired before there was a budget of cost goes on, and reserves no more.
+func TestRenewNoPrice(t *testing.T) { eachEngine(t, testRenewNoPrice) }
+
+func testRenewNoPrice(t *testing.T, e engine) {
+	t.Parallel()
+	s := newSpenders(t, e)
+	in := s.ask(5)
+	in.ModelID = mustModel(t, s.reg, s.provider.ID, "unpriced", nil).ID
+	lease := s.acquire(t, in)
+	s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Cost: money.Dollar}})
+	require.NoError(t, lease.Renew(t.Context(), renewal(0)))
+	require.NoError(t, lease.Renew(t.Context(), renewal(5)), "it has reserved as much before")
+	require.True(t, overBudget(t, lease, renewal(6)).Closed[0].NoPrice)
 }
 
 // TestRenewForbidden: who may not use the key any more cannot renew its lease, which can still be settled.

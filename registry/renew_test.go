@@ -319,7 +319,8 @@ func TestRenewAtOnce(t *testing.T) {
 			errs := make([]error, len(granted))
 			for i := range granted {
 				all.Go(func() {
-					ids[i], granted[i], errs[i] = grow(ctx, []*registry.Registry{here, there}[i%2], p.ID)
+					ids[i], granted[i], errs[i] = grow(ctx, []*registry.Registry{here, there}[i%2],
+						registry.AcquireInput{ProviderID: p.ID})
 				})
 			}
 			all.Wait()
@@ -341,18 +342,48 @@ func TestRenewAtOnce(t *testing.T) {
 }
 
 // grow leases a key and renews the lease until that is refused. It returns how many tokens were granted.
-func grow(ctx context.Context, reg *registry.Registry, provider uuid.UUID) (lease uuid.UUID, tokens int64, err error) {
-	l, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: provider, EstimatedTokens: 1, TTL: time.Hour})
+func grow(
+	ctx context.Context, reg *registry.Registry, in registry.AcquireInput,
+) (lease uuid.UUID, tokens int64, err error) {
+	in.EstimatedTokens, in.TTL = 1, time.Hour
+	l, err := reg.AcquireKey(ctx, in)
 	if err != nil {
 		return lease, 0, err
 	}
-	for tokens = 1; ; tokens += 20 {
+	for tokens = 1; tokens < 5000; tokens += 20 {
 		err = l.Renew(ctx, registry.RenewInput{TTL: time.Hour, EstimatedTokens: tokens + 20})
-		if errors.Is(err, registry.ErrNoKeyAvailable) {
+		if errors.Is(err, registry.ErrNoKeyAvailable) || errors.Is(err, registry.ErrBudget) {
 			return l.ID, tokens, nil
 		}
 		if err != nil {
 			return l.ID, tokens, err
 		}
+	}
+	return l.ID, tokens, errors.New("nothing refuses it")
+}
+
+// TestRenewCommitLost loses the answer to the commit of a renewal, on its way.
+func TestRenewCommitLost(t *testing.T) {
+	long(t, "connections are cut at each message")
+	t.Parallel()
+	ctx := t.Context()
+	proxy, through := newFaultProxy(t, registrytest.PostgresURL(t))
+	reg := failoverOpen(t, through)
+	t.Cleanup(proxy.close) // first
+	p := mustProvider(t, reg, "p")
+	_, err := reg.AddAPIKey(ctx, registry.KeyInput{
+		ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{TokensPerDay: 100},
+	})
+	require.NoError(t, err)
+	l, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, EstimatedTokens: 10, TTL: time.Minute})
+	require.NoError(t, err)
+	in := registry.RenewInput{TTL: time.Hour, EstimatedTokens: 60} // fifty more do not fit twice
+	for _, lost := range []faultSnag{{is: commitQuery}, {is: commitAnswer, fromServer: true}} {
+		lost.how = (*faultWire).reset
+		done := proxy.lose(lost)
+		require.NoError(t, l.Renew(ctx, in))
+		require.True(t, done())
+		require.Equal(t, in.EstimatedTokens, leaseRow(t, reg, l.ID).ReservedTokens)
+		in.EstimatedTokens = 100
 	}
 }

@@ -190,6 +190,44 @@ func TestOpensAt(t *testing.T) {
 	require.Equal(t, at(t, "2026-07-15T12:01:00Z"), earliest)
 }
 
+// TestRenewedStates: a lease that asks for more asks the ceilings of what it asks more of, in its own window.
+func TestRenewedStates(t *testing.T) {
+	t.Parallel()
+	b := &budget.Budget{
+		Ceilings: budget.Ceilings{Cost: 10, Tokens: 10, Requests: 1, Concurrency: 1},
+		Window:   budget.Window{Per: budget.Day, Zone: time.UTC},
+	}
+	open := budget.Amount{Requests: 1, Tokens: 6, Cost: 6}
+	states := func(ended, tokens int64, unpriced bool) []budget.State {
+		c := budget.Counter{Ended: budget.Amount{Tokens: ended}, Open: open, Running: 1}
+		return b.States(nil, uuid.Nil, c, budget.Request{
+			At: at(t, "2026-07-15T12:00:00Z"), Asked: budget.Amount{Tokens: tokens}, Held: &open, Unpriced: unpriced,
+		})
+	}
+	fits := states(0, 4, false)
+	require.Len(t, fits, 1)
+	require.Equal(t, budget.Tokens, fits[0].Metric)
+	require.False(t, fits[0].Closed())
+	for _, c := range []struct {
+		ended, tokens int64
+		sooner        bool
+	}{{0, 5, false}, {4, 1, false}, {3, 1, false}} {
+		s := states(c.ended, c.tokens, false)[0]
+		require.Equal(t, c.ended+6+c.tokens > 10, s.Closed())
+		require.Equal(t, c.sooner, s.Sooner(), "it holds six itself")
+		require.True(t, s.OpensAt().IsZero())
+	}
+	open.Tokens = 2
+	c := budget.Counter{Open: budget.Amount{Tokens: 10}}
+	s := b.States(nil, uuid.Nil, c, budget.Request{
+		At: at(t, "2026-07-15T12:00:00Z"), Asked: budget.Amount{Tokens: 8}, Held: &open,
+	})
+	require.True(t, s[0].Closed() && s[0].Sooner(), "others hold eight")
+	unpriced := states(0, 1, true)
+	require.Len(t, unpriced, 2)
+	require.True(t, unpriced[0].NoPrice && unpriced[0].Closed())
+}
+
 func TestCrossings(t *testing.T) {
 	t.Parallel()
 	b := dollars()

@@ -70,7 +70,8 @@ func newDatabase(t *testing.T, db store.DB, d migrate.Dialect) *database {
 			is.events = append(is.events, events...)
 			return nil
 		},
-		NoKey: func(*pool.Pool, pool.Want, time.Time) error { return fault.ErrNoKeyAvailable },
+		NoKey:     func(*pool.Pool, pool.Want, time.Time) error { return fault.ErrNoKeyAvailable },
+		OverLimit: func(*pool.Key, *pool.Group, []pool.Window, []pool.Window) error { return errLimit },
 	})
 	t.Cleanup(is.Close)
 	c, at := is.client, utc.Beginning
@@ -174,6 +175,21 @@ func (d *database) acquireOf(ctx context.Context, provider, model uuid.UUID, exc
 	}
 	err := d.Do(ctx, Call{Now: d.now, Acquire: a})
 	return a.Leased, err
+}
+
+// errLimit is for a lease that may not reserve more.
+var errLimit = fmt.Errorf("%w: a limit", fault.ErrNoKeyAvailable)
+
+// renewal renews a lease of the provider's for a minute.
+func (d *database) renewal(l *Leased) *Renew {
+	r := &Renew{Lease: l.ID, Key: l.Key, Provider: d.provider, Acquired: l.Acquired, TTL: time.Minute}
+	if l.Model != nil {
+		r.Model = *l.Model
+	}
+	if l.For != nil {
+		r.For.Consumer = *l.For
+	}
+	return r
 }
 
 // end ends a lease of the provider's, unless e names another.

@@ -23,6 +23,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // TestMemory compares, after each of many calls, what a batch keeps for the next one with what the database has.
@@ -65,7 +66,7 @@ func newWalk(ctx context.Context, d *database, random *rand.Rand) *walk {
 	w := &walk{database: d, Rand: random, ids: []uuid.UUID{d.key}}
 	for i := range 4 {
 		w.ids = append(w.ids, d.add(ctx, d.provider, func(k *ent.APIKeyCreate) {
-			if k.SetConcurrency(3).SetRequestsPerDay(500); i == 0 {
+			if k.SetConcurrency(3).SetRequestsPerDay(500).SetTokensPerMinute(600); i == 0 {
 				k.SetQuotaGroupID(group.ID)
 			}
 		}))
@@ -128,10 +129,29 @@ func (w *walk) step(t *testing.T) bool {
 		}
 		l := *a.Leased
 		w.open = append(w.open, &l)
+	case n > 14:
+		w.renew(t, lease)
 	default:
 		w.finish(t, lease, n)
 	}
 	return true
+}
+
+// renew renews a lease, unless it has expired.
+func (w *walk) renew(t *testing.T, lease *Leased) {
+	t.Helper()
+	r := w.renewal(lease)
+	r.TTL, r.Tokens, r.Cost = time.Duration(w.Int64N(int64(2*time.Minute))), w.Int64N(150), money.USD(w.Int64N(3))
+	r.TTL = r.TTL.Truncate(time.Microsecond)
+	switch err := w.Do(t.Context(), Call{Now: w.now, Renew: r}); {
+	case !lease.Expires.After(w.now):
+		require.ErrorIs(t, err, fault.ErrLeaseEnded)
+	case err != nil:
+		require.ErrorIs(t, err, errLimit)
+	default:
+		lease.Lease = *r.Renewed
+	}
+	w.open = append(w.open, lease)
 }
 
 // finish ends a lease in one of many ways.
