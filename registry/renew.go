@@ -59,13 +59,13 @@ func checkEstimate(f *fault.List, tokens int64, cost money.USD, ttl time.Duratio
 // A renewal that raises nothing is refused by none of them. A key that is disabled, degraded or deleted meanwhile
 // refuses nothing either: the request is under way.
 //
-// After an error the lease is as it was, and the request may go on: it counts in full when it is settled. After
-// [ErrUncertain] Renew may be called again: what is raised is not raised twice.
+// After an error the lease is as it was, and the request may go on: it counts in full when it is settled. Only after
+// [ErrUncertain] it may have been renewed; Renew may be called again, and raises nothing twice.
 //
 // Errors:
 //
 //   - [ErrInvalidData]: the input breaks a rule
-//   - [ErrLeaseEnded]: the lease has ended, is being ended, or has expired, through any handle and by any process
+//   - [ErrLeaseEnded]: the lease has expired, or was ended, through any handle and by any process
 //   - [ErrForbidden], as a [*ForbiddenError]: the access key may not be used any more, the consumer or one above it is
 //     disabled or deleted, or it may not use the model any more. The lease stays as it is, and can be settled
 //   - [ErrBudget], as a [*BudgetError]: what is added does not fit into a budget. OpensAt is zero, because the lease
@@ -81,9 +81,6 @@ func (l *Lease) Renew(ctx context.Context, in RenewInput) error {
 	f.Text("actor", r.actor, 0, rule.MaxName)
 	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
-	}
-	if l.state.Load() != leaseOpen {
-		return translate(ctx, op, ErrLeaseEnded)
 	}
 	renew := &commit.Renew{
 		Lease: l.ID, Key: l.KeyID, Provider: l.ProviderID, Model: l.ModelID, Acquired: l.AcquiredAt, TTL: in.TTL,
