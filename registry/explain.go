@@ -95,6 +95,15 @@ func (e *NoKeyError) Error() string {
 	return text
 }
 
+// renewalText says which limits of the lease's key refuse more.
+func (e *NoKeyError) renewalText() string {
+	text := fmt.Sprintf("%s: the lease cannot reserve more: %s", ErrNoKeyAvailable, e.Keys[0].Detail)
+	if !e.OpensAt.IsZero() {
+		text += ", until " + e.OpensAt.Format(time.RFC3339)
+	}
+	return text
+}
+
 // reasons counts the keys by reason.
 func (e *NoKeyError) reasons() string {
 	n, order := map[KeyReason]int{}, []KeyReason(nil)

@@ -82,6 +82,15 @@ func (in AcquireInput) faults(inTx bool) (f fault.List) {
 	return f
 }
 
+// checkEstimate adds the faults of what a lease reserves, and for how long.
+func checkEstimate(f *fault.List, tokens int64, cost money.USD, ttl time.Duration) {
+	f.Check(tokens >= 0 && tokens <= fault.MaxAmount,
+		"estimated tokens %d are not between 0 and %d", tokens, int64(fault.MaxAmount))
+	f.Check(cost >= 0 && cost <= fault.MaxAmount,
+		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
+	f.Check(ttl >= minTTL && ttl <= maxTTL, "TTL %s is not between %s and %s", ttl, minTTL, maxTTL)
+}
+
 // releaseUnclaimed releases a lease after AcquireKey returned ErrUncertain: its caller does not know the lease. If
 // releasing fails too, the lease expires.
 func (r *Registry) releaseUnclaimed(ctx context.Context, provider, id uuid.UUID) {

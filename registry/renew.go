@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
@@ -36,15 +35,6 @@ func (in RenewInput) faults() (f fault.List) {
 	f.Check(in.EstimatedOutputTokens >= 0 && in.EstimatedOutputTokens <= max(0, most),
 		"estimated output tokens %d are not between 0 and the estimated tokens", in.EstimatedOutputTokens)
 	return f
-}
-
-// checkEstimate adds the faults of what a lease reserves, and for how long.
-func checkEstimate(f *fault.List, tokens int64, cost money.USD, ttl time.Duration) {
-	f.Check(tokens >= 0 && tokens <= fault.MaxAmount,
-		"estimated tokens %d are not between 0 and %d", tokens, int64(fault.MaxAmount))
-	f.Check(cost >= 0 && cost <= fault.MaxAmount,
-		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
-	f.Check(ttl >= minTTL && ttl <= maxTTL, "TTL %s is not between %s and %s", ttl, minTTL, maxTTL)
 }
 
 // Renew lets the lease last longer, and raises what it reserves. Call it while a long answer is streamed, before the
@@ -125,13 +115,4 @@ func overLimit(k *pool.Key, g *pool.Group, own, shared []pool.Window) error {
 	why := &NoKeyError{ProviderID: k.Provider, renewal: true}
 	why.add(v)
 	return why
-}
-
-// renewalText says which limits of the lease's key refuse more.
-func (e *NoKeyError) renewalText() string {
-	text := fmt.Sprintf("%s: the lease cannot reserve more: %s", ErrNoKeyAvailable, e.Keys[0].Detail)
-	if !e.OpensAt.IsZero() {
-		text += ", until " + e.OpensAt.Format(time.RFC3339)
-	}
-	return text
 }

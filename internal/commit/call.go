@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // Call is what a caller wants of the next batch: to record a request, to acquire a key, to renew a lease, or to end
@@ -102,6 +103,24 @@ type Leased struct {
 	pool.Lease
 	Prefix, Label string // of the key
 }
+
+// Renew extends an open lease, and raises what it reserves. It needs no note of an attempt whose answer was lost: what
+// is raised already is not raised again.
+type Renew struct {
+	Lease, Key, Provider uuid.UUID
+	Model                uuid.UUID // zero: none was given
+	For                  For
+	Acquired             time.Time
+	TTL                  time.Duration
+	Tokens, Output       int64 // zero: as many as before
+	Cost                 money.USD
+
+	// Renewed is the result.
+	Renewed *pool.Lease
+}
+
+// estimates reports whether the caller says how many tokens the request uses.
+func (r *Renew) estimates() bool { return r.Tokens > 0 || r.Output > 0 }
 
 // Outcome is how a lease ends.
 type Outcome int
@@ -204,6 +223,18 @@ func (n *needs) add(c *Call) {
 	if end.Outcome != Observed {
 		n.ending = append(n.ending, end.Lease)
 	}
+}
+
+func (n *needs) addRenew(r *Renew) {
+	n.renews, n.asked = append(n.renews, r), append(n.asked, r.Lease)
+	n.pools[r.Provider], n.keys[r.Key] = true, true
+	if r.Model != uuid.Nil {
+		n.models[r.Model] = true
+	}
+	if r.For != (For{}) {
+		n.addFor(r.For)
+	}
+	n.from = utc.Min(n.from, r.Acquired) // it has the price of then
 }
 
 func (n *needs) addFor(f For) {

@@ -143,6 +143,17 @@ func leaseRows(leases []*pool.Lease) (rows [][]any) {
 	return rows
 }
 
+var writeRenewed = bulk.NewUpdate(keylease.Table, bulk.ByID, keylease.FieldReservedTokens, keylease.FieldReservedOutput,
+	keylease.FieldReservedCost, keylease.FieldExpiresAt)
+
+// renewedRows returns the values of writeRenewed.
+func renewedRows(leases []*pool.Lease) (rows [][]any) {
+	for _, l := range leases {
+		rows = append(rows, []any{l.Tokens, l.Output, int64(l.Cost), l.Expires, l.ID})
+	}
+	return rows
+}
+
 // expiredRows returns the values of expiredColumns.
 func expiredRows(leases []*pool.Lease) (rows [][]any) {
 	for _, l := range leases {

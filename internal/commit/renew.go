@@ -3,49 +3,15 @@ package commit
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
-	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
-
-// Renew extends an open lease, and raises what it reserves. It needs no note of an attempt whose answer was lost: what
-// is raised already is not raised again.
-type Renew struct {
-	Lease, Key, Provider uuid.UUID
-	Model                uuid.UUID // zero: none was given
-	For                  For
-	Acquired             time.Time
-	TTL                  time.Duration
-	Tokens, Output       int64 // zero: as many as before
-	Cost                 money.USD
-
-	// Renewed is the result.
-	Renewed *pool.Lease
-}
-
-// estimates reports whether the caller says how many tokens the request uses.
-func (r *Renew) estimates() bool { return r.Tokens > 0 || r.Output > 0 }
-
-func (n *needs) addRenew(r *Renew) {
-	n.renews, n.asked = append(n.renews, r), append(n.asked, r.Lease)
-	n.pools[r.Provider], n.keys[r.Key] = true, true
-	if r.Model != uuid.Nil {
-		n.models[r.Model] = true
-	}
-	if r.For != (For{}) {
-		n.addFor(r.For)
-	}
-	n.from = utc.Min(n.from, r.Acquired) // it has the price of then
-}
 
 // mustPriceMore reports whether a renewal must be priced, as mustPrice does for a new lease.
 func (s *snapshot) mustPriceMore(r *Renew) bool {
@@ -175,15 +141,4 @@ func (b *batch) holdMore(chain []*Owner, of namedModel, next *pool.Lease, by bud
 		return
 	}
 	b.renewed = append(slices.DeleteFunc(b.renewed, same), next)
-}
-
-var writeRenewed = bulk.NewUpdate(keylease.Table, bulk.ByID, keylease.FieldReservedTokens, keylease.FieldReservedOutput,
-	keylease.FieldReservedCost, keylease.FieldExpiresAt)
-
-// renewedRows returns the values of writeRenewed.
-func renewedRows(leases []*pool.Lease) (rows [][]any) {
-	for _, l := range leases {
-		rows = append(rows, []any{l.Tokens, l.Output, int64(l.Cost), l.Expires, l.ID})
-	}
-	return rows
 }
