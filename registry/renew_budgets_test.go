@@ -70,7 +70,7 @@ func testRenewBudget(t *testing.T, e engine) {
 			_ = s.refused(t, s.ask(1))
 			_ = overBudget(t, lease, renewal(61))
 			require.NoError(t, lease.Renew(ctx, renewal(0)), "it asks for nothing more")
-			require.NoError(t, other.Settle(ctx, tokens(10)))
+			require.NoError(t, other.Settle(ctx, used(10)))
 			require.NoError(t, lease.Renew(ctx, renewal(90)))
 			s.clock.Set(lease.AcquiredAt.Add(12*time.Hour - time.Minute))
 			require.ErrorIs(t, lease.Renew(ctx, renewal(91)), registry.ErrLeaseEnded)
@@ -129,7 +129,7 @@ func TestRenewBudgetAtOnce(t *testing.T) {
 			open := openByClocks(t, engine)
 			here, _ := open(registrytest.Start)
 			there, _ := open(registrytest.Start)
-			org := consumerOf(t, here, registry.ConsumerInput{Name: "org"})
+			org := mustConsumer(t, here, "org", uuid.Nil)
 			const ceiling = 1000
 			_, err := here.CreateBudget(ctx, registry.BudgetInput{
 				ConsumerID: org.ID, Name: "b", Ceilings: registry.Ceilings{Tokens: ceiling},
@@ -228,7 +228,7 @@ func testRenewForbidden(t *testing.T, e engine) {
 				require.Equal(t, c.reason, forbidden.Reason)
 			}
 			require.Equal(t, before, leaseRow(t, s.reg, lease.ID).String())
-			require.NoError(t, lease.Settle(ctx, tokens(2)))
+			require.NoError(t, lease.Settle(ctx, used(2)))
 		})
 	}
 }

@@ -49,15 +49,16 @@ func (b *batch) renew(c *Call) error {
 	by := pool.Amount{Tokens: next.Tokens - l.Tokens, Cost: next.Cost - l.Cost}
 	asked.Asked = budget.Amount{Tokens: by.Tokens, Cost: by.Cost}
 	asked.Held = &budget.Amount{Requests: 1, Tokens: l.Tokens, Cost: l.Cost}
+	bound := bindings(chain, of, l.Acquired)
 	if by != (pool.Amount{}) { // else the request goes on as it is, whatever is closed
-		if err := b.fits(chain, of, asked); err != nil {
+		if err := b.fits(bound, r.For.Consumer, asked); err != nil {
 			return err
 		}
 		if err := b.fitsLimits(l, by); err != nil {
 			return err
 		}
 	}
-	b.holdMore(chain, of, &next, asked.Asked)
+	b.holdMore(bound, &next, asked.Asked)
 	r.Renewed = new(next)
 	return nil
 }
@@ -123,9 +124,9 @@ func (s *snapshot) counting(l *pool.Lease) (*pool.Key, *pool.Group) {
 }
 
 // holdMore counts a lease as it is renewed, wherever it counts. Next is a copy: others may have the lease as it was.
-func (b *batch) holdMore(chain []*Owner, of namedModel, next *pool.Lease, by budget.Amount) {
-	for _, bound := range bindings(chain, of, next.Acquired) {
-		if c := b.counters[bound.id()]; c != nil {
+func (b *batch) holdMore(bound []binding, next *pool.Lease, by budget.Amount) {
+	for _, one := range bound {
+		if c := b.counters[one.id()]; c != nil {
 			c.Open = c.Open.Plus(by)
 		}
 	}

@@ -207,7 +207,7 @@ func (b *batch) instants(p *pool.Pool) []time.Time {
 
 // admit returns for whom a request is, the consumer and all above it, and by which access key, nil for none; or why
 // they may not use the model.
-func (b *batch) admit(f For, of namedModel) ([]*Owner, *AccessKey, error) {
+func (b *batch) admit(f For, of namedModel) ([]*Owner, *policy.AccessKey, error) {
 	chain, err := b.chainOf(f.consumer())
 	if err == nil {
 		err = b.checkFor(f)
