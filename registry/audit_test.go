@@ -270,7 +270,8 @@ func testAs(t *testing.T, e engine) {
 		_, err := as.ListProviders(ctx, registry.ProviderFilter{})
 		require.NoError(t, err, "what is not audited goes on")
 		record(t, as, m, k, 0, 0)
-		clearAllOf(t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals")
+		clearAllOf(t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals",
+			"usage_by_value", "usage_by_value_quarters")
 	}
 
 	// One is closed with the other.
