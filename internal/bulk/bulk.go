@@ -128,9 +128,9 @@ func NewInsert(table string, columns []string, after string) Insert {
 // SparseInsert is an insert whose last columns mostly have their defaults. To leave them out saves a quarter of the
 // time.
 type SparseInsert struct {
-	whole, short Insert
-	columns      int   // of the short one
-	defaults     []any // of the others
+	columns  int
+	defaults []any    // of the sparse columns
+	by       []Insert // by how many of the sparse columns are written
 }
 
 // Sparse is a column that mostly has its default. The default is of the type that rows have.
@@ -139,27 +139,29 @@ type Sparse struct {
 	Default any
 }
 
-// NewSparse returns the insert of a table's columns, which the sparse ones follow.
+// NewSparse returns the insert of a table's columns, which the sparse ones follow: first those that are said most often.
 func NewSparse(table string, columns []string, sparse ...Sparse) SparseInsert {
-	i, all := SparseInsert{short: NewInsert(table, columns, ""), columns: len(columns)}, slices.Clone(columns)
+	i, all := SparseInsert{columns: len(columns)}, slices.Clone(columns)
+	i.by = append(i.by, NewInsert(table, all, ""))
 	for _, s := range sparse {
 		all, i.defaults = append(all, s.Column), append(i.defaults, s.Default)
+		i.by = append(i.by, NewInsert(table, all, ""))
 	}
-	i.whole = NewInsert(table, all, "")
 	return i
 }
 
-// Run is Insert.Run. It leaves the sparse columns out if all rows have the defaults there.
+// Run is Insert.Run. It leaves out the last sparse columns, those in which all rows have the default.
 func (i SparseInsert) Run(ctx context.Context, tx Execer, engine string, rows [][]any) error {
+	said := 0
 	for _, row := range rows {
-		if !slices.Equal(row[i.columns:], i.defaults) {
-			return i.whole.Run(ctx, tx, engine, rows)
+		for said < len(i.defaults) && !slices.Equal(row[i.columns+said:], i.defaults[said:]) {
+			said++
 		}
 	}
 	for n, row := range rows {
-		rows[n] = row[:i.columns]
+		rows[n] = row[:i.columns+said]
 	}
-	return i.short.Run(ctx, tx, engine, rows)
+	return i.by[said].Run(ctx, tx, engine, rows)
 }
 
 // Run writes rows: each has the values of the columns.

@@ -123,12 +123,12 @@ func (s *snapshot) keepExpired(scan func(...any) error) error {
 var (
 	insertLease = bulk.NewSparse(keylease.Table, strings.Split(plainColumns, ", "),
 		bulk.Sparse{Column: keylease.FieldReservedOutput, Default: keylease.DefaultReservedOutput},
-		bulk.Sparse{Column: keylease.FieldAttemptGroup, Default: keylease.DefaultAttemptGroup},
-		bulk.Sparse{Column: keylease.FieldAttempt, Default: keylease.DefaultAttempt},
 		bulk.Sparse{Column: keylease.FieldConsumerID, Default: (*uuid.UUID)(nil)},
 		bulk.Sparse{Column: keylease.FieldConsumerPath, Default: keylease.DefaultConsumerPath},
 		bulk.Sparse{Column: keylease.FieldAccessKeyID, Default: (*uuid.UUID)(nil)},
-		bulk.Sparse{Column: keylease.FieldTags, Default: (*string)(nil)})
+		bulk.Sparse{Column: keylease.FieldTags, Default: (*string)(nil)},
+		bulk.Sparse{Column: keylease.FieldAttemptGroup, Default: keylease.DefaultAttemptGroup},
+		bulk.Sparse{Column: keylease.FieldAttempt, Default: keylease.DefaultAttempt})
 	insertExpired = bulk.NewInsert(expiredlease.Table, strings.Split(expiredColumns, ", "), "")
 )
 
@@ -137,7 +137,7 @@ func leaseRows(leases []*pool.Lease) (rows [][]any) {
 	for _, l := range leases {
 		rows = append(rows, []any{
 			l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe, l.Acquired, l.Expires,
-			l.Output, l.AttemptGroup, l.Attempt, l.For, l.Path, l.By, ledger.TagsCell(l.Tags),
+			l.Output, l.For, l.Path, l.By, ledger.TagsCell(l.Tags), l.AttemptGroup, l.Attempt,
 		})
 	}
 	return rows

@@ -178,6 +178,7 @@ func (b *batch) spend(chain []*Owner, of namedModel, at time.Time, took budget.A
 
 // asked returns the budgets that bind calls which ask for a key, at each instant at which a lease may begin.
 func (b *batch) asked(n needs) (all []binding) {
+	instants := map[uuid.UUID][]time.Time{} // by provider
 	for _, a := range n.acquires {
 		chain, err := b.chainOf(a.For.consumer())
 		if err != nil || len(chain) == 0 { // the call itself is told, or it is for nobody
@@ -187,7 +188,10 @@ func (b *batch) asked(n needs) (all []binding) {
 		if err != nil {
 			continue
 		}
-		for _, at := range b.instants(b.pools[a.Provider]) {
+		if instants[a.Provider] == nil {
+			instants[a.Provider] = b.instants(b.pools[a.Provider])
+		}
+		for _, at := range instants[a.Provider] {
 			all = append(all, bindings(chain, namedModel{a.Provider, name}, at)...)
 		}
 	}

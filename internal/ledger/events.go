@@ -90,15 +90,15 @@ var insertEvents = bulk.NewSparse(usageevent.Table, slices.Concat([]string{
 	usageevent.FieldLatencyMs, usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
 	usageevent.FieldFingerprint,
 }, TokenColumns),
+	bulk.Sparse{Column: usageevent.FieldConsumerID, Default: (*uuid.UUID)(nil)},
+	bulk.Sparse{Column: usageevent.FieldAccessKeyID, Default: (*uuid.UUID)(nil)},
+	bulk.Sparse{Column: usageevent.FieldTags, Default: (*string)(nil)},
 	bulk.Sparse{Column: usageevent.FieldUsageStatus, Default: string(usageevent.DefaultUsageStatus)},
 	bulk.Sparse{Column: usageevent.FieldTtftMs, Default: (*int64)(nil)},
 	bulk.Sparse{Column: usageevent.FieldAttemptGroup, Default: usageevent.DefaultAttemptGroup},
 	bulk.Sparse{Column: usageevent.FieldAttempt, Default: usageevent.DefaultAttempt},
 	bulk.Sparse{Column: usageevent.FieldProviderCost, Default: (*int64)(nil)},
 	bulk.Sparse{Column: usageevent.FieldProviderCostSource, Default: usageevent.DefaultProviderCostSource},
-	bulk.Sparse{Column: usageevent.FieldConsumerID, Default: (*uuid.UUID)(nil)},
-	bulk.Sparse{Column: usageevent.FieldAccessKeyID, Default: (*uuid.UUID)(nil)},
-	bulk.Sparse{Column: usageevent.FieldTags, Default: (*string)(nil)},
 )
 
 // InsertEvents writes new events.
@@ -118,8 +118,8 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 		rows[i] = []any{
 			e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, (*int64)(e.Cost), string(status), e.Latency, e.Success,
 			e.ErrorClass, e.HTTPStatus, fingerprint, t[0], t[1], t[2], t[3], t[4],
-			string(cmp.Or(e.Status, usageevent.DefaultUsageStatus)), e.FirstToken, e.AttemptGroup, e.Attempt,
-			(*int64)(e.ProviderCost), e.ProviderCostSource, e.Consumer, e.AccessKey, TagsCell(e.Tags),
+			e.Consumer, e.AccessKey, TagsCell(e.Tags), string(cmp.Or(e.Status, usageevent.DefaultUsageStatus)),
+			e.FirstToken, e.AttemptGroup, e.Attempt, (*int64)(e.ProviderCost), e.ProviderCostSource,
 		}
 	}
 	return insertEvents.Run(ctx, tx, engine, rows)
