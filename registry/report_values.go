@@ -166,11 +166,23 @@ func (p *valueReport) addRow(row ledger.Row) error {
 	if err != nil {
 		return fmt.Errorf("%w: value_id: %w", ErrCorrupt, err)
 	}
-	sums, err := row.Read()
+	if row.Start.Before(p.complete) {
+		sums, err := row.Read()
+		if err != nil {
+			return err
+		}
+		return p.addSums(row.Model, value, row.Grain, row.Start, sums)
+	}
+	g, ok := p.models[row.Model]
+	if !ok || len(p.outputs[value]) == 0 {
+		return nil
+	}
+	g.key = value
+	to, err := p.sumsOf(row.Grain, row.Start, g)
 	if err != nil {
 		return err
 	}
-	return p.addSums(row.Model, value, row.Grain, row.Start, sums)
+	return row.AddTo(to)
 }
 
 func (p *valueReport) addSums(model string, value uuid.UUID, grain ledger.Grain, start time.Time, s ledger.Sums) error {
