@@ -99,9 +99,13 @@ func checkThresholds(f *fault.List, percentages []int) {
 	}
 }
 
-// CreateBudget creates a budget and returns it. It starts from what was spent in its present window, as far back as
-// events are kept: CountsFrom says since when. From the moment that it returns, no process admits more than its
+// CreateBudget creates a budget and returns it. From the moment that it returns, no process admits more than its
 // ceilings: see [Registry.AcquireKey].
+//
+// It starts from what was spent in its present window, by the sums by consumer and the requests that are not in them
+// yet. CountsFrom says since when that is complete: the beginning of the window, or the first consumer if that came
+// later. If the window begins within a UTC day whose quarters of an hour were pruned, it is the next day; a window of a
+// minute is complete since events are kept.
 //
 // While it adds up what was spent, others wait: on SQLite all who write, on PostgreSQL requests for consumers and
 // changes of the catalogue.

@@ -29,7 +29,12 @@ type spenders struct {
 
 func newSpenders(t *testing.T, e engine) *spenders {
 	t.Helper()
-	reg, clock := e.setup(t)
+	return newSpendersAt(t, e, registrytest.NewClock(registrytest.Start))
+}
+
+func newSpendersAt(t *testing.T, e engine, clock *registrytest.Clock) *spenders {
+	t.Helper()
+	reg := e.new(t, registry.WithClock(clock.Now))
 	s := &spenders{reg: reg, clock: clock, provider: mustProvider(t, reg, "openai")}
 	s.model = mustModel(t, reg, s.provider.ID, "gpt-4", money.Rates{meter.Input: 1_000_000 * money.Dollar})
 	s.key = mustKey(t, reg, s.provider.ID, 1)
@@ -269,7 +274,7 @@ func testBudgetRecounts(t *testing.T, e engine) {
 	require.NoError(t, s.reg.RecordUsage(t.Context(), in), "in an earlier window")
 	open := s.acquire(t, s.ask(3))
 	b := s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Cost: 10 * money.Dollar}})
-	require.Equal(t, time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC), b.CountsFrom.UTC())
+	require.Equal(t, s.clock.Now(), b.CountsFrom.UTC(), "the first consumer is from then")
 	over := s.refused(t, s.ask(4))
 	require.Equal(t, []int64{int64(4 * money.Dollar), int64(3 * money.Dollar)},
 		[]int64{over.Closed[0].Ended, over.Closed[0].Open})

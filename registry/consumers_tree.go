@@ -22,6 +22,9 @@ import (
 // MoveConsumer moves a live consumer, with all below it, to another live parent, and returns it. If parentID is zero,
 // it has no parent any more. Other processes act by it within a second; see [Registry.Authenticate].
 //
+// What they spent in the present windows of budgets, and in later ones, moves with them: out of the budgets above the
+// old place, into those above the new one. Windows that have ended stay as they are.
+//
 // It is one transaction, in which others wait to write. Errors:
 //
 //   - [ErrInvalidData]: the parent is the consumer itself or below it, or the tree would get a ninth level; deleted

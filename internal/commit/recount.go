@@ -54,51 +54,23 @@ func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time
 	return b.ceilings(bound, r), nil
 }
 
-const spentOfSubtreeSQL = "SELECT e.consumer_id, m.provider_id, m.model_id, count(*)," +
-	" sum(e.input_tokens + e.output_tokens + e.cache_read_tokens + e.cache_write_tokens + e.reasoning_tokens)," +
-	" COALESCE(sum(e.cost), 0), count(*) - count(e.cost)" +
-	" FROM usage_events AS e JOIN consumers AS c ON c.id = e.consumer_id JOIN models AS m ON m.id = e.model_id" +
-	" WHERE e.id >= $1 AND e.id < $2 AND c.path >= $3 AND c.path < $4 GROUP BY e.consumer_id, m.provider_id, m.model_id"
-
-// Recount counts what was spent before a budget was made, as far back as events are kept, in its present window and in
-// later ones. It returns the instant from which on the counters are complete. The caller has the policy's lock.
+// Recount counts what was spent before a budget was made, in its present window and in later ones. It returns the
+// instant from which on the counters are complete. The caller has the policy's lock.
 func (m *Committer) Recount(ctx context.Context, tx *ent.Client, now time.Time, row *ent.Budget) (time.Time, error) {
 	b := m.counting(tx, now)
-	horizons, err := ledger.ReadHorizons(ctx, tx)
-	if err != nil {
-		return time.Time{}, err
-	}
-	window, err := WindowOf(row)
-	if err != nil {
-		return time.Time{}, err
-	}
 	path, err := b.pathOf(ctx, row.ConsumerID)
 	if err != nil {
 		return time.Time{}, err
 	}
-	begin, end := window.Of(now)
-	complete := utc.Max(begin, horizons.Events)
-	for from := complete; ; _, end = window.Of(from) {
-		if err := b.spendAgain(ctx, row, path, from, end); err != nil {
-			return complete, err
-		}
-		var later *uuid.UUID
-		const next = "SELECT id FROM usage_events WHERE id >= $1 ORDER BY id LIMIT 1"
-		err := bulk.Scan(ctx, tx, next, []any{ledger.FirstEventID(end)}, func(scan func(...any) error) error {
-			return scan(&later)
-		})
-		if err != nil {
-			return complete, err
-		}
-		if later == nil {
-			return complete, b.writeSpent(ctx)
-		}
-		from = ledger.EventTime(*later)
+	complete, err := b.spendAgain(ctx, row, path, utc.Beginning)
+	if err != nil {
+		return time.Time{}, err
 	}
+	return complete, b.writeSpent(ctx)
 }
 
-// Leave and Enter move what a subtree has spent out of budgets above it, and into them, as far back as events are kept.
-// Earlier windows stay as they are. The caller has the policy's lock.
+// Leave and Enter move what a subtree has spent out of budgets above it, and into them, in their present windows and in
+// later ones. Earlier windows stay as they are. The caller has the policy's lock.
 func (m *Committer) Leave(ctx context.Context, tx *ent.Client, now time.Time, path string, rows []*ent.Budget) error {
 	b, err := m.spentBy(ctx, tx, now, path, rows)
 	if err != nil {
@@ -116,18 +88,13 @@ func (m *Committer) Enter(ctx context.Context, tx *ent.Client, now time.Time, pa
 	return b.writeSpent(ctx)
 }
 
-// spentBy counts what a subtree has spent in the present windows of budgets.
+// spentBy counts what a subtree has spent in the present and later windows of budgets.
 func (m *Committer) spentBy(
 	ctx context.Context, tx *ent.Client, now time.Time, path string, rows []*ent.Budget,
 ) (*batch, error) {
 	b := m.counting(tx, now)
 	for _, row := range rows {
-		window, err := WindowOf(row)
-		if err != nil {
-			return nil, err
-		}
-		begin, end := window.Of(now)
-		if err := b.spendAgain(ctx, row, path, utc.Max(begin, row.CountsFrom), end); err != nil {
+		if _, err := b.spendAgain(ctx, row, path, row.CountsFrom); err != nil {
 			return nil, err
 		}
 	}
@@ -149,36 +116,55 @@ func (b *batch) pathOf(ctx context.Context, consumer uuid.UUID) (string, error) 
 	return b.owners[consumer].Path, nil
 }
 
-// spendAgain counts, for one budget, the events of a subtree from one instant to another within one of its windows.
-func (b *batch) spendAgain(ctx context.Context, row *ent.Budget, path string, from, until time.Time) error {
-	type spent struct {
-		of   namedModel
-		took budget.Amount
+// spendAgain counts, for one budget, what a subtree has spent from an instant on, in the present window and in later
+// ones. It returns the instant from which on that is complete.
+func (b *batch) spendAgain(ctx context.Context, row *ent.Budget, path string, from time.Time) (time.Time, error) {
+	known, err := readSources(ctx, b.tx)
+	if err != nil {
+		return time.Time{}, err
 	}
-	all, consumers := map[uuid.UUID][]spent{}, map[uuid.UUID]bool{}
-	args := []any{ledger.FirstEventID(from), ledger.FirstEventID(until), path, path + "0"} // "0" is after "/"
-	err := bulk.Scan(ctx, b.tx, spentOfSubtreeSQL, args, func(scan func(...any) error) error {
-		var id uuid.UUID
-		var s spent
-		err := scan(&id, &s.of.provider, &s.of.name, &s.took.Requests, &s.took.Tokens, (*int64)(&s.took.Cost),
-			&s.took.Unpriced)
-		all[id], consumers[id] = append(all[id], s), true
-		return err
-	})
+	window, err := WindowOf(row)
+	if err != nil {
+		return time.Time{}, err
+	}
+	begin, end := window.Of(b.now)
+	first := known.stretch(window, utc.Max(begin, from), end)
+	for s := first; ; {
+		if err := b.spendStretch(ctx, row, path, s); err != nil {
+			return first.from, err
+		}
+		var later *uuid.UUID
+		const next = "SELECT id FROM usage_events WHERE id >= $1 ORDER BY id LIMIT 1"
+		err := bulk.Scan(ctx, b.tx, next, []any{ledger.FirstEventID(s.until)}, func(scan func(...any) error) error {
+			return scan(&later)
+		})
+		if err != nil || later == nil {
+			return first.from, err
+		}
+		begin, end := window.Of(ledger.EventTime(*later)) // of a clock that is ahead
+		s = known.stretch(window, begin, end)
+	}
+}
+
+// spendStretch counts, for one budget, what a subtree has spent in a part of one of its windows.
+func (b *batch) spendStretch(ctx context.Context, row *ent.Budget, path string, s stretch) error {
+	all, err := s.read(ctx, b.tx, path)
 	if err != nil {
 		return err
+	}
+	consumers := map[uuid.UUID]bool{}
+	for _, one := range all {
+		consumers[one.consumer] = true
 	}
 	if err := b.findOwners(ctx, b.tx, consumers, nil); err != nil {
 		return err
 	}
-	for id, models := range all {
-		chain, err := b.chainOf(&id)
+	for _, one := range all {
+		chain, err := b.chainOf(&one.consumer)
 		if err != nil {
 			return err
 		}
-		for _, s := range models {
-			b.spend(chain, s.of, from, s.took, func(bud *budget.Budget) bool { return bud.ID == row.ID })
-		}
+		b.spend(chain, one.of, s.from, one.took, func(bud *budget.Budget) bool { return bud.ID == row.ID })
 	}
 	return nil
 }

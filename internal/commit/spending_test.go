@@ -12,8 +12,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	entbudget "github.com/jeffersonwarrior/modelscan/ent/budget"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/policy"
@@ -46,14 +49,33 @@ func newSpenders(t *testing.T, d *database) *spenders {
 		s.closed = closed
 		return errBudget
 	}
+	s.client.Dimension.Create().SetID(dimension.ConsumerID).SetName(dimension.Consumer).
+		SetKind(entdimension.KindConsumer).SetSince(s.since()).SetOpenFrom(s.since()).SetCreatedAt(noon).
+		SetUpdatedAt(noon).SaveX(t.Context())
+	s.value(t, dimension.UnassignedID, dimensionvalue.KindUnassigned)
+	s.value(t, dimension.OtherID, dimensionvalue.KindOther)
 	s.org = s.consumer(t, "org", nil)
 	s.user = s.consumer(t, "user", s.org)
 	return s
 }
 
+// since is when usage began to be summed by consumer.
+func (s *spenders) since() time.Time { return noon.AddDate(0, -2, 0) }
+
+func (s *spenders) value(t *testing.T, id uuid.UUID, kind dimensionvalue.Kind) {
+	t.Helper()
+	create := s.client.DimensionValue.Create().SetID(id).SetDimensionID(dimension.ConsumerID).SetKind(kind).
+		SetSince(s.since()).SetName("")
+	if kind == dimensionvalue.KindValue {
+		create.SetName(id.String())
+	}
+	create.ExecX(t.Context())
+}
+
 func (s *spenders) consumer(t *testing.T, name string, parent *ent.Consumer) *ent.Consumer {
 	t.Helper()
 	id := uuid.New()
+	s.value(t, id, dimensionvalue.KindValue)
 	create := s.client.Consumer.Create().SetID(id).SetName(name).SetKind(name).SetCreatedAt(noon).SetUpdatedAt(noon)
 	if parent == nil {
 		return create.SetPath(id.String()).SaveX(t.Context())
@@ -242,7 +264,7 @@ func TestForbids(t *testing.T) {
 	})
 }
 
-// TestRecount: a budget starts from events, and what a subtree spent moves with it.
+// TestRecount: a budget starts from what was spent, and what a subtree spent moves with it.
 func TestRecount(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {
@@ -279,7 +301,7 @@ func TestRecount(t *testing.T) {
 		require.Equal(t, []int64{2_000_000}, count(recount(month)))
 		require.Equal(t, []int64{2_000_000, 1_000_000, 1_000_000}, count(recount(hour)))
 		rows := []*ent.Budget{month, hour}
-		require.Equal(t, []int64{0, 0, 1_000_000}, count(func(tx *ent.Client) error {
+		require.Equal(t, []int64{0, 0, 0}, count(func(tx *ent.Client) error {
 			return s.Leave(t.Context(), tx, noon, s.user.Path, rows)
 		}))
 		require.Equal(t, []int64{2_000_000, 1_000_000, 1_000_000}, count(func(tx *ent.Client) error {

@@ -215,7 +215,7 @@ func (b *batch) writeSpent(ctx context.Context) error {
 		id.begin = utc.Of(id.begin)
 		s := b.spent[id]
 		if s.Window.Per == budget.Minute && after == s.Amount { // a new window
-			old = append(old, []any{id.budget, id.subject, s.begin.Add(-keptMinutes)})
+			old = append(old, []any{id.budget, id.subject, utc.Min(s.begin, b.now).Add(-keptMinutes)})
 		}
 		if !isLong(s.begin, s.end) {
 			return nil

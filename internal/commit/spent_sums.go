@@ -1,0 +1,156 @@
+package commit
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
+	"github.com/jeffersonwarrior/modelscan/internal/budget"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/dimension"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// sources says from when on what consumers have spent is known.
+type sources struct {
+	ledger.Horizons
+
+	since time.Time // usage is summed by consumer
+}
+
+func readSources(ctx context.Context, tx *ent.Client) (s sources, err error) {
+	if s.Horizons, err = ledger.ReadHorizons(ctx, tx); err != nil {
+		return s, err
+	}
+	row, err := tx.Dimension.Get(ctx, dimension.ConsumerID)
+	if ent.IsNotFound(err) {
+		return s, fmt.Errorf("%w: there is no dimension of consumers", fault.ErrCorrupt)
+	}
+	if err == nil {
+		s.since = utc.Of(row.Since)
+	}
+	return s, err
+}
+
+// stretch is a part of a window, in which what was spent is known.
+type stretch struct {
+	from, until time.Time
+	events      bool      // it is read from events alone
+	first       time.Time // where the first period begins that is read: nothing in it was before from
+}
+
+// stretch returns the part of a window that begins at or after an instant and is known.
+func (s sources) stretch(w budget.Window, from, until time.Time) stretch {
+	switch {
+	case w.Per == budget.Minute: // shorter than a period
+		return stretch{from: utc.Max(from, s.Events), until: until, events: true}
+	case !from.After(s.since):
+		return stretch{from: s.since, until: until, first: s.Widen(s.since, utc.Floor)}
+	}
+	from = s.Widen(from, utc.Ceil)
+	return stretch{from: from, until: until, first: from}
+}
+
+// spent is what a consumer spent on a model.
+type spent struct {
+	consumer uuid.UUID
+	of       namedModel
+	took     budget.Amount
+}
+
+// takenColumns returns what is added up of a row of usage: amounts in halves of 32 bits, see joined.
+func takenColumns(requests, cost, unpriced, table string) string {
+	const high, low = "(%s >> 32)", "(%s & 4294967295)"
+	sum := func(half string) string {
+		terms := make([]string, len(ledger.TokenColumns))
+		for i, column := range ledger.TokenColumns {
+			terms[i] = fmt.Sprintf(half, table+"."+column)
+		}
+		return strings.Join(terms, " + ")
+	}
+	cost = "COALESCE(" + cost + ", 0)"
+	return strings.Join([]string{
+		requests + " AS requests", sum(high) + " AS tokens_high", sum(low) + " AS tokens_low",
+		fmt.Sprintf(high, cost) + " AS cost_high", fmt.Sprintf(low, cost) + " AS cost_low", unpriced + " AS unpriced",
+	}, ", ")
+}
+
+// The parts of a query about a subtree, whose paths are between $1 and $2. SQLite reads the left side of a CROSS JOIN
+// first.
+var (
+	spentOfPeriods = "SELECT c.id AS consumer, t.model_id AS model, " +
+		takenColumns("t.request_count", "t.total_cost", "t.unpriced_count", "t") +
+		" FROM consumers AS c CROSS JOIN %s AS t WHERE t.value_id = c.id" + inPaths +
+		" AND t.period_start >= $%d AND t.period_start < $%d"
+	spentOfEvents = "SELECT c.id AS consumer, e.model_id AS model, " +
+		takenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
+	spentOfAll = spentOfEvents + "usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
+		" AND e.id >= $%d AND e.id < $%d"
+	spentOfTail = spentOfEvents + "models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id" +
+		" CROSS JOIN usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
+		" AND e.model_id = m.id AND e.id > COALESCE(f.folded_to, m.id) AND e.id >= $%d AND e.id < $%d"
+)
+
+const (
+	inPaths  = " AND c.path >= $1 AND c.path < $2"
+	spentSQL = "SELECT s.consumer, m.provider_id, m.model_id, sum(s.requests), sum(s.tokens_high), sum(s.tokens_low)," +
+		" sum(s.cost_high), sum(s.cost_low), sum(s.unpriced) FROM (%s) AS s JOIN models AS m ON m.id = s.model" +
+		" GROUP BY s.consumer, m.provider_id, m.model_id"
+)
+
+// query returns the query for what a subtree spent in a stretch, by consumer and model. It is one statement, so that it
+// finds each request either in the sums by consumer or among the events that are not folded.
+func (s stretch) query(path string) (string, []any) {
+	args := []any{path, path + "0"} // "0" is after "/"
+	var parts []string
+	add := func(part string, from, until any) {
+		args = append(args, from, until)
+		parts = append(parts, fmt.Sprintf(part, len(args)-1, len(args)))
+	}
+	begin, end := ledger.FirstEventID(s.from), ledger.FirstEventID(s.until)
+	if s.events {
+		add(spentOfAll, begin, end)
+		return fmt.Sprintf(spentSQL, parts[0]), args
+	}
+	periods := func(table string, from, until time.Time) {
+		if from.Before(until) {
+			add(strings.Replace(spentOfPeriods, "%s", table, 1), from, until)
+		}
+	}
+	first, last := utc.Ceil(s.first, utc.Day), utc.Floor(s.until, utc.Day) // whole days
+	if !first.Before(last) {
+		first, last = s.until, s.until
+	}
+	periods(usagebyvaluequarter.Table, s.first, first)
+	periods(usagebyvalue.Table, first, last)
+	periods(usagebyvaluequarter.Table, last, s.until)
+	add(spentOfTail, begin, end)
+	return fmt.Sprintf(spentSQL, strings.Join(parts, " UNION ALL ")), args
+}
+
+// read returns what a subtree spent in a stretch, by consumer and model.
+func (s stretch) read(ctx context.Context, tx bulk.Querier, path string) (all []spent, err error) {
+	if !s.from.Before(s.until) {
+		return nil, nil
+	}
+	query, args := s.query(path)
+	return all, bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
+		var one spent
+		var tokens, cost [2]int64
+		took := &one.took
+		err := scan(&one.consumer, &one.of.provider, &one.of.name, &took.Requests, &tokens[0], &tokens[1],
+			&cost[0], &cost[1], &took.Unpriced)
+		took.Tokens, took.Cost = joined(tokens), money.USD(joined(cost))
+		all = append(all, one)
+		return err
+	})
+}
