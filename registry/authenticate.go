@@ -186,16 +186,25 @@ func (r *Registry) policyVersion(ctx context.Context) (int64, error) {
 func (r *Registry) writePolicy(ctx context.Context, op string, f fault.List, body func(tx *ent.Client) error) error {
 	defer r.policy.Expire() // also if it is uncertain whether it was committed
 	return r.writeAlone(ctx, op, f, func(tx *ent.Client) error {
-		if r.db.Dialect() == dialect.Postgres { // before any row: batches share it before they take rows
-			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", commit.PolicyLock); err != nil {
-				return err
-			}
+		if err := r.lockPolicy(ctx, tx); err != nil {
+			return err
 		}
 		if err := body(tx); err != nil {
 			return err
 		}
 		return r.raisePolicy(ctx, tx)
 	})
+}
+
+// lockPolicy keeps requests for consumers, and changes of consumers and budgets, waiting until a transaction ends. It
+// comes before any row and any other lock but that of the catalogue: batches share it before they take theirs. SQLite
+// has one writer.
+func (r *Registry) lockPolicy(ctx context.Context, tx *ent.Client) error {
+	if r.db.Dialect() != dialect.Postgres {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", commit.PolicyLock)
+	return err
 }
 
 // raisePolicy counts a change of what processes remember.

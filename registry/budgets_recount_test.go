@@ -163,4 +163,7 @@ func testBudgetStartsFromTail(t *testing.T, e engine) {
 		Name: "minute", Ceilings: registry.Ceilings{Tokens: 100}, Window: registry.Window{Per: entbudget.PerMinute},
 	})
 	require.Equal(t, 2, minutes.QueryWindows().CountX(t.Context()))
+
+	r.use(t, r.rival, r.clock.Now().Add(time.Minute), 1) // no fold takes it yet
+	require.ErrorIs(t, r.reg.PurgeConsumer(t.Context(), r.rival.ID), registry.ErrForeignKey, "budgets have counted it")
 }

@@ -226,7 +226,7 @@ func undeleteAccessKeys(ctx context.Context, tx *ent.Client, consumers []uuid.UU
 // keys and budgets. A secret of theirs could be given to another access key then.
 //
 // It is one transaction, in which others wait to write. It returns [ErrNotFound] if there is no such consumer, and
-// [ErrForeignKey], changing nothing, if other rows refer to one of them, as the sums of its usage do.
+// [ErrForeignKey], changing nothing, if other rows refer to one of them, as its usage does.
 func (r *Registry) PurgeConsumer(ctx context.Context, id uuid.UUID) error {
 	return r.writePolicy(ctx, fmt.Sprintf("purge consumer %s", id), nil, func(tx *ent.Client) error {
 		top, err := tx.Consumer.Get(ctx, id)

@@ -14,6 +14,7 @@ import (
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
@@ -266,9 +267,26 @@ func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) 
 	return tx.DimensionValue.Create().SetID(id).SetDimensionID(d.ID).SetName(id.String()).SetSince(d.Since).Exec(ctx)
 }
 
-// noValues removes the values of consumers that are purged. It fails if there is usage under one of them.
+// tailOfConsumersSQL looks for a request for one of some consumers that is not folded. SQLite reads the left side of a
+// CROSS JOIN first.
+const tailOfConsumersSQL = "SELECT e.consumer_id FROM models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id" +
+	" CROSS JOIN usage_events AS e WHERE e.consumer_id IN %s AND e.model_id = m.id" +
+	" AND e.id > COALESCE(f.folded_to, m.id) LIMIT 1"
+
+// noValues removes the values of consumers that are purged. It fails if there is usage under one of them: in a sum, or
+// of a request that is not folded yet.
 func noValues(ctx context.Context, tx *ent.Client, consumers []uuid.UUID) error {
 	slices.SortFunc(consumers, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	err := bulk.ScanIn(ctx, tx, tailOfConsumersSQL, consumers, func(scan func(...any) error) error {
+		var id uuid.UUID
+		if err := scan(&id); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: there is usage of consumer %s", ErrForeignKey, id)
+	})
+	if err != nil {
+		return err
+	}
 	for some := range slices.Chunk(consumers, chunk) {
 		if _, err := tx.DimensionValue.Delete().Where(dimensionvalue.IDIn(some...)).Exec(ctx); err != nil {
 			return err

@@ -11,6 +11,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
@@ -24,6 +27,8 @@ type RepairResult struct {
 	// Quarters, Days, Totals, Values and Keys count the rows that were changed, written or removed. Totals are the
 	// periods of a model over all keys and prices, Values those of the values of dimensions.
 	Quarters, Days, Totals, Values, Keys int64
+	// Counters and Paths count the counters of budgets and the paths of consumers that were set.
+	Counters, Paths int64
 
 	Unrepaired []Difference // differences that were left, up to MaxDifferences, by day
 	Unlisted   int64        // further differences that were left
@@ -36,6 +41,9 @@ type RepairResult struct {
 //   - totals from the periods of keys and prices
 //   - quarters of an hour of values from events, and their days from them
 //   - the counters of keys from days and from what IncrementUsage has counted
+//   - the paths of consumers from their parents
+//   - the counters of budgets, in windows that have not ended, from the sums by consumer and the requests that are not in
+//     them yet
 //
 // Events are never changed: they are what was recorded, as far back as they are complete.
 //
@@ -46,11 +54,14 @@ type RepairResult struct {
 //   - a row that contradicts what is below it although the digests are right, unless there are events for all of it
 //   - a row without any event
 //   - the counters of keys that may be affected by such a row
+//   - the counters of budgets, as long as such a row is an event or a sum by value
+//   - a consumer that is below itself
 //
 // Others may record meanwhile. Each day is read in one state of the database, and mended in transactions of some
 // thousand rows of a model; other writers wait for those transactions alone: on PostgreSQL recorders of that model, on
-// SQLite everybody. Each key is mended in a transaction, too. After an error, what was mended stays, and RepairLedger
-// can be called again. One audit entry says how many rows were changed; if none was, there is no entry.
+// SQLite everybody. Each key is mended in a transaction, too, and so is each budget: requests for consumers wait for
+// that. After an error, what was mended stays, and RepairLedger can be called again. One audit entry says how many rows
+// were changed; if none was, there is no entry.
 //
 // It returns [ErrInvalidData] if the actor breaks a rule, and [ErrBusy] if others keep changing what is to be mended
 // other than by recording.
@@ -62,23 +73,26 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 		return RepairResult{}, translate(ctx, op, err)
 	}
 	done := &repair{r: r, reader: proof.NewReader(r.db, r.fresh, r.inTx), keys: map[uuid.UUID]bool{}}
-	err := done.reader.Each(ctx, func(d *proof.Day) error { return done.day(ctx, d) })
+	err := done.begin(ctx)
+	if err == nil {
+		err = done.reader.Each(ctx, func(d *proof.Day) error { return done.day(ctx, d) })
+	}
 	if err == nil {
 		err = done.counters(ctx)
+	}
+	if err == nil {
+		err = done.budgets(ctx)
 	}
 	report := done.RepairResult
 	report.Unrepaired, report.Unlisted = differencesOf(done.left.List), done.left.More
 	if err == nil {
 		err = r.nameDifferences(ctx, report.Unrepaired)
 	}
-	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Values+changed.Keys > 0 {
+	if changed := done.changed(); changed != nil {
 		lingering, cancel := r.db.Linger(ctx) // audit what was changed even if the context has ended
 		defer cancel()
 		err = errors.Join(err, r.write(lingering, "audit", nil, func(tx *ent.Client) error {
-			note(tx, auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
-				"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "values": changed.Values,
-				"keys": changed.Keys,
-			}})
+			note(tx, auditEntry{action: ActionRepair, entity: EntityLedger, after: changed})
 			return nil
 		}))
 	}
@@ -93,12 +107,41 @@ type repair struct {
 	left   proof.Differences
 	keys   map[uuid.UUID]bool // keys with days that are in doubt
 	all    bool               // the days of any key may be in doubt
+	// doubtful: what consumers have spent may be in doubt.
+	doubtful bool
+}
+
+// begin takes the policy's lock within a transaction, before those of models.
+func (done *repair) begin(ctx context.Context) error {
+	if !done.r.inTx {
+		return nil
+	}
+	return done.r.lockBudgets(ctx, done.r.client)
+}
+
+// changed returns the numbers of rows that were changed; nil: none was.
+func (done *repair) changed() map[string]int64 {
+	all, sum := map[string]int64{
+		"quarters": done.Quarters, "days": done.Days, "totals": done.Totals, "values": done.Values, "keys": done.Keys,
+		"counters": done.Counters, "paths": done.Paths,
+	}, int64(0)
+	for _, n := range all {
+		sum += n
+	}
+	if sum == 0 {
+		return nil
+	}
+	return all
 }
 
 // leave records differences that are left, and the keys whose counters are in doubt for that reason.
 func (done *repair) leave(left ...proof.Difference) {
 	done.left.Add(left...)
 	for _, x := range left {
+		switch x.Table {
+		case usagebyvalue.Table, usagebyvaluequarter.Table, usageevent.Table:
+			done.doubtful = done.doubtful || x.Kind != proof.WrongCost
+		}
 		switch {
 		case x.Table != usage.Table && x.Table != usagetotal.Table || x.Kind == proof.WrongCost: // no day is in doubt
 		case x.Key == uuid.Nil:

@@ -176,7 +176,9 @@ func testRepairLedger(t *testing.T, e engine) {
 	require.NoError(t, err)
 	require.Len(t, entries, len(all))
 	require.Equal(t, "auditor", entries[0].Actor)
-	require.JSONEq(t, `{"quarters": 0, "days": 0, "totals": 0, "values": 0, "keys": 1}`, string(entries[0].After))
+	require.JSONEq(t, `{
+		"quarters": 0, "days": 0, "totals": 0, "values": 0, "keys": 1, "counters": 0, "paths": 0
+	}`, string(entries[0].After))
 
 	repaired, err := b.RepairLedger(t.Context())
 	require.NoError(t, err)

@@ -31,6 +31,10 @@ const (
 	DifferenceWrongKeyCounter = DifferenceKind(proof.WrongKeyCounter)
 	// DifferenceWrongValues: the values of a dimension do not add up to what the keys have.
 	DifferenceWrongValues = DifferenceKind(proof.WrongValues)
+	// DifferenceWrongBudgetCounter: a counter of a budget is not what its subject has spent in the window.
+	DifferenceWrongBudgetCounter = DifferenceKind(proof.WrongBudgetCounter)
+	// DifferenceWrongPath: a consumer's path is not that of its parent with its id.
+	DifferenceWrongPath = DifferenceKind(proof.WrongPath)
 	// DifferenceUnreadableRow: a column holds a value that is not of its type.
 	DifferenceUnreadableRow = DifferenceKind(proof.UnreadableRow)
 )
@@ -39,16 +43,18 @@ const (
 type Difference struct {
 	Kind DifferenceKind
 	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), that of their totals, or
-	// usage_by_value and its quarters; or api_keys.
+	// usage_by_value and its quarters; api_keys; budgets, budget_windows or consumers.
 	Table       string
 	EventID     uuid.UUID // in usage_events
 	ModelID     uuid.UUID
 	APIKeyID    uuid.UUID
 	PriceID     uuid.UUID
 	ValueID     uuid.UUID // of a dimension
-	PeriodStart time.Time
-	Field       string // the column; empty: the whole row
-	Want, Have  string // of histograms the first 64 bytes, in hex
+	BudgetID    uuid.UUID
+	SubjectID   uuid.UUID // the consumer that a budget counts, or whose path is wrong
+	PeriodStart time.Time // or the beginning of a budget's window
+	Field       string    // the column; empty: the whole row
+	Want, Have  string    // of histograms the first 64 bytes, in hex
 
 	Model               string // the provider's name for the model, live or deleted
 	KeyLabel, KeyPrefix string // of the key, live or deleted
@@ -59,7 +65,7 @@ const MaxDifferences = proof.MaxDifferences
 
 // LedgerReport says what VerifyLedger has checked and found.
 type LedgerReport struct {
-	Events, Quarters, Days, Keys int64 // rows that were checked
+	Events, Quarters, Days, Keys, Budgets int64 // rows that were checked
 
 	EventsFrom   time.Time // no event is missing from then on; earlier ones were not checked
 	QuartersFrom time.Time // no quarter of an hour is missing from then on; earlier ones were not checked
@@ -79,18 +85,28 @@ type LedgerReport struct {
 //     half a nano-dollar for each request.
 //   - Each row's digest matches the row.
 //   - The counters of each key are the sums of its days and of what IncrementUsage has counted.
+//   - The counters of each budget, in the windows that have not ended, are what its subjects have spent, by the sums by
+//     consumer and the requests that are not in them yet. A window that begins within a UTC day whose quarters of an
+//     hour were pruned is not checked.
+//   - The path of each consumer is that of its parent with its id.
 //
 // Rows that were recorded before digests and histograms were kept have none.
 //
 // Others may record meanwhile: each UTC day is read in one state of the database, and so are the counters. Within a
-// transaction on PostgreSQL, recording for models that seem to have a difference waits until the transaction ends. In
-// memory, others wait while a day is read. A million events take about ten seconds.
+// transaction on PostgreSQL, recording for models that seem to have a difference waits until the transaction ends; if
+// there are budgets, so do requests for consumers. In memory, others wait while a day is read. A million events take
+// about ten seconds.
 //
 // A difference is not an error: it is listed in the report, and RepairLedger can mend it.
 func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 	var report LedgerReport
 	var found proof.Differences
-	err := proof.NewReader(r.db, r.fresh, r.inTx).Each(ctx, func(d *proof.Day) error {
+	ofBudgets, err := r.verifyBudgets(ctx)
+	if err != nil {
+		return LedgerReport{}, translate(ctx, "verify ledger", err)
+	}
+	report.Budgets = ofBudgets.budgets
+	err = proof.NewReader(r.db, r.fresh, r.inTx).Each(ctx, func(d *proof.Day) error {
 		report.Events += d.NumEvents
 		report.Quarters += d.NumQuarters
 		report.Days += d.NumDays
@@ -105,6 +121,7 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 			return nil
 		})
 	}
+	found.Add(ofBudgets.found...)
 	if err == nil && report.EventsFrom.IsZero() { // there was no day
 		var h ledger.Horizons
 		h, err = ledger.ReadHorizons(ctx, r.fresh)
@@ -125,7 +142,8 @@ func differencesOf(found []proof.Difference) (all []Difference) {
 	for _, d := range found {
 		all = append(all, Difference{
 			Kind: DifferenceKind(d.Kind), Table: d.Table, EventID: d.Event, ModelID: d.Model, APIKeyID: d.Key,
-			PriceID: d.Price, ValueID: d.Value, PeriodStart: d.Start, Field: d.Field, Want: d.Want, Have: d.Have,
+			PriceID: d.Price, ValueID: d.Value, BudgetID: d.Budget, SubjectID: d.Subject, PeriodStart: d.Start,
+			Field: d.Field, Want: d.Want, Have: d.Have,
 		})
 	}
 	return all

@@ -132,9 +132,11 @@ var readSpentSQLite = bulk.Statements(func(n int) string {
 	return "WITH " + spentColumns + " AS (VALUES " + bulk.Placeholders(n, row...) + ") " + readSpentSQL
 })
 
-var addWindows = bulk.NewInsert(budgetwindow.Table, []string{
+var windowColumns = []string{
 	"id", "budget_id", "subject_id", "window_start", "window_end", "requests", "tokens", "cost", "unpriced_requests",
-}, " ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+
+}
+
+var addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, " ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+
 	strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
 	" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
 
@@ -231,6 +233,11 @@ func (b *batch) writeSpent(ctx context.Context) error {
 	if err := dropWindows.Run(ctx, b.tx, b.engine, old); err != nil {
 		return err
 	}
+	return b.writeCrossings(ctx)
+}
+
+// writeCrossings notes crossings that are not noted yet.
+func (b *batch) writeCrossings(ctx context.Context) error {
 	slices.SortStableFunc(b.crossings, func(x, y crossing) int { return x.compare(y.counterID) })
 	noted := make([][]any, len(b.crossings))
 	for i, c := range b.crossings {

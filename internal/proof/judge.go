@@ -292,6 +292,9 @@ const (
 	WrongKeyCounter Kind = "wrong key counter"
 	WrongValues     Kind = "wrong values"
 	UnreadableRow   Kind = "unreadable row"
+
+	WrongBudgetCounter Kind = "wrong budget counter"
+	WrongPath          Kind = "wrong path"
 )
 
 // Difference is a place where the ledger is wrong. Fields that do not apply are zero.
@@ -301,6 +304,7 @@ type Difference struct {
 	Event             uuid.UUID
 	Model, Key, Price uuid.UUID
 	Value             uuid.UUID // of a dimension
+	Budget, Subject   uuid.UUID
 	Start             time.Time // of the period
 	Field             string    // the column; empty: the row
 	Want, Have        string

@@ -1,0 +1,127 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	entbudget "github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/proof"
+)
+
+// verifiedBudgets is what was found in consumers and in the counters of budgets.
+type verifiedBudgets struct {
+	budgets int64 // that were checked
+	found   []proof.Difference
+	wrong   []uuid.UUID // budgets with counters that can be set
+}
+
+// verifyBudgets checks the paths of consumers and the counters of budgets in one state of the database. Within a
+// transaction on PostgreSQL it takes the policy's lock, which must come before those of models.
+func (r *Registry) verifyBudgets(ctx context.Context) (v verifiedBudgets, err error) {
+	if r.inTx {
+		if err := r.lockBudgets(ctx, r.client); err != nil {
+			return v, err
+		}
+	}
+	for {
+		var of ledger.Horizons
+		err = r.inOneState(ctx, func(client *ent.Client) (err error) {
+			if of, err = ledger.ReadHorizons(ctx, client); err == nil {
+				v, err = r.verifyBudgetsIn(ctx, client)
+			}
+			return err
+		})
+		if err != nil {
+			return v, err
+		}
+		// On PostgreSQL a snapshot does not keep a partition of events from being dropped.
+		h, err := ledger.ReadHorizons(ctx, r.fresh)
+		if err != nil || h.Events.Equal(of.Events) && h.Quarters.Equal(of.Quarters) {
+			return v, err
+		}
+	}
+}
+
+// lockBudgets keeps others from what counters are compared with, if there are budgets.
+func (r *Registry) lockBudgets(ctx context.Context, tx *ent.Client) error {
+	some, err := tx.Budget.Query().Exist(ctx)
+	if err != nil || !some {
+		return err
+	}
+	return r.lockPolicy(ctx, tx)
+}
+
+func (r *Registry) verifyBudgetsIn(ctx context.Context, client *ent.Client) (v verifiedBudgets, err error) {
+	if v.found, err = wrongPaths(ctx, client); err != nil {
+		return v, err
+	}
+	budgets, err := client.Budget.Query().Order(entbudget.ByID()).All(ctx)
+	if err != nil {
+		return v, err
+	}
+	now := r.now()
+	for _, row := range budgets {
+		v.budgets++
+		wrong, err := r.commits.WrongCounters(ctx, client, now, row)
+		switch {
+		case errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnsupported):
+			v.found = append(v.found, proof.Difference{
+				Kind: proof.UnreadableRow, Table: entbudget.Table, Budget: row.ID, Have: err.Error(),
+			})
+		case err != nil:
+			return v, err
+		case len(wrong) > 0:
+			v.wrong = append(v.wrong, row.ID)
+		}
+		for _, c := range wrong {
+			v.found = append(v.found, counterDifferences(c)...)
+		}
+	}
+	return v, nil
+}
+
+// counterDifferences returns what is wrong with a counter. A row that is not there has counted nothing.
+func counterDifferences(c commit.Counter) (all []proof.Difference) {
+	for _, of := range []struct {
+		field      string
+		want, have int64
+	}{
+		{budgetwindow.FieldRequests, c.Want.Requests, c.Have.Requests},
+		{budgetwindow.FieldTokens, c.Want.Tokens, c.Have.Tokens},
+		{budgetwindow.FieldCost, int64(c.Want.Cost), int64(c.Have.Cost)},
+		{budgetwindow.FieldUnpricedRequests, c.Want.Unpriced, c.Have.Unpriced},
+	} {
+		if of.want == of.have {
+			continue
+		}
+		all = append(all, proof.Difference{
+			Kind: proof.WrongBudgetCounter, Table: budgetwindow.Table, Budget: c.Budget, Subject: c.Subject,
+			Start: c.Begin, Field: of.field, Want: strconv.FormatInt(of.want, 10),
+			Have: strconv.FormatInt(of.have, 10),
+		})
+	}
+	return all
+}
+
+const wrongPathsSQL = "SELECT c.id, c.path, COALESCE(p.path || '/', '') || CAST(c.id AS text) FROM consumers AS c" +
+	" LEFT JOIN consumers AS p ON p.id = c.parent_id" +
+	" WHERE c.path <> COALESCE(p.path || '/', '') || CAST(c.id AS text) ORDER BY c.id"
+
+// wrongPaths returns the consumers whose paths do not follow from those of their parents.
+func wrongPaths(ctx context.Context, client *ent.Client) (all []proof.Difference, err error) {
+	return all, bulk.Scan(ctx, client, wrongPathsSQL, nil, func(scan func(...any) error) error {
+		d := proof.Difference{Kind: proof.WrongPath, Table: consumer.Table, Field: consumer.FieldPath}
+		err := scan(&d.Subject, &d.Have, &d.Want)
+		all = append(all, d)
+		return err
+	})
+}
