@@ -137,7 +137,8 @@ func spend(b *testing.B, engine string, db *sql.DB) (s spent) {
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	s.cpu = float64(u.Utime.Nano() + u.Stime.Nano())
 	if engine == "postgres" {
-		require.NoError(b, db.QueryRowContext(b.Context(), "SELECT pg_current_wal_insert_lsn() - '0/0'").Scan(&s.bytes))
+		row := db.QueryRowContext(b.Context(), "SELECT pg_current_wal_insert_lsn() - '0/0'")
+		require.NoError(b, row.Scan(&s.bytes))
 		return s
 	}
 	text, err := os.ReadFile("/proc/self/io")
@@ -149,8 +150,8 @@ func spend(b *testing.B, engine string, db *sql.DB) (s spent) {
 }
 
 // BenchmarkConsumerTurns compares leasing a key and settling the lease for nobody, for one of 1,000 consumers with six
-// ceilings on three levels, and with tags of three dimensions beside that of consumers; from 64 callers, on databases of
-// their own, which take turns of 640 cycles. Each consumer uses five of 50 models.
+// ceilings on three levels, and with tags of three dimensions beside that of consumers; from 64 callers, on databases
+// of their own, which take turns of 640 cycles. Each consumer uses five of 50 models.
 //
 //	go test -run '^$' -bench ConsumerTurns -benchtime 20x -count 6
 func BenchmarkConsumerTurns(b *testing.B) {

@@ -22,7 +22,8 @@ func testAttribution(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 	const at = "'2026-11-01 10:00:00+00:00'"
 	const id, below = "01a1968d-3900-7000-8000-000000000001", "01a1968d-3900-7000-8000-000000000002"
 	run(t, db,
-		"INSERT INTO consumers (id, path, name, created_at, updated_at) VALUES ('"+id+"', '"+id+"', 'c', "+at+", "+at+")",
+		"INSERT INTO consumers (id, path, name, created_at, updated_at) VALUES ('"+id+"', '"+id+"', 'c', "+at+", "+
+			at+")",
 		"INSERT INTO consumers (id, parent_id, path, name, created_at, updated_at) VALUES ('"+below+"', '"+id+"', '"+
 			id+"/"+below+"', 'below', "+at+", "+at+")")
 	_, err := migrate.Apply(t.Context(), db, d)
@@ -44,7 +45,8 @@ func testAttribution(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 	}
 	require.NoError(t, rows.Err())
 	require.Equal(t, [][3]string{
-		{"unassigned", "", "00000000-0000-7000-8000-000000000002"}, {"other", "", "00000000-0000-7000-8000-000000000003"},
+		{"unassigned", "", "00000000-0000-7000-8000-000000000002"},
+		{"other", "", "00000000-0000-7000-8000-000000000003"},
 		{"value", id, id}, {"value", below, below},
 	}, got)
 
@@ -55,8 +57,8 @@ func testAttribution(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 		"dimensions_name":   "UPDATE dimensions SET name = ''",
 		"dimension_values_kind": "INSERT INTO dimension_values (id, dimension_id, kind, name, since) VALUES ('" +
 			"01a1968d-3900-7000-8000-000000000003', '" + dimension + "', 'value', '', " + at + ")",
-		"usage_by_value_counts": "INSERT INTO usage_by_value (id, model_id, value_id, price_id, period_start, period_end," +
-			" error_count) VALUES ('" + id + "', '" + id + "', '" + id + "', '" + id + "', " + at +
+		"usage_by_value_counts": "INSERT INTO usage_by_value (id, model_id, value_id, price_id, period_start," +
+			" period_end, error_count) VALUES ('" + id + "', '" + id + "', '" + id + "', '" + id + "', " + at +
 			", '2026-11-02 00:00:00+00:00', 1)",
 	} {
 		_, err := db.ExecContext(t.Context(), statement)

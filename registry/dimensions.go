@@ -13,7 +13,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
-	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
@@ -173,7 +172,7 @@ func (fl DimensionFilter) Next(last *ent.Dimension) (DimensionFilter, int) {
 func (r *Registry) ListDimensions(ctx context.Context, filter DimensionFilter) ([]*ent.Dimension, error) {
 	l := listing[uuid.UUID]{ascending(entdimension.FieldID), filter.Limit, filter.After}
 	c := l.client(r)
-	retired := predicate.Dimension(entdimension.RetiredAtIsNil())
+	retired := entdimension.RetiredAtIsNil()
 	if filter.Retired {
 		retired = entdimension.RetiredAtNotNil()
 	}

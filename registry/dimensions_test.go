@@ -127,7 +127,9 @@ func testDimensionRefuses(t *testing.T, e engine) {
 	span := registry.ReportInput{Start: clock.Now().Add(-48 * time.Hour), End: clock.Now()}
 	for text, change := range map[string]func(in *registry.ReportInput){
 		`there is no dimension "new"`: func(in *registry.ReportInput) { in.By = []registry.Dimension{"new"} },
-		"there is no consumer":        func(in *registry.ReportInput) { in.By = []registry.Dimension{registry.ByConsumer} },
+		"there is no consumer": func(in *registry.ReportInput) {
+			in.By = []registry.Dimension{registry.ByConsumer}
+		},
 		"no composite dimension combines many and one": func(in *registry.ReportInput) {
 			in.By = []registry.Dimension{"one", "many"}
 		},

@@ -49,8 +49,8 @@ func TestEntities(t *testing.T) {
 	require.Equal(t, 16, rows)
 
 	verbs := regexp.MustCompile(
-		`^(Create|Ensure|Add|Grant|Get|Find|Latest|List|Price|Update|Move|Set|Ack|Deprecate|Rotate|Revoke|Retire|Delete|` +
-			`Undelete|Purge)[A-Z]`)
+		`^(Create|Ensure|Add|Grant|Get|Find|Latest|List|Price|Update|Move|Set|Ack|Deprecate|Rotate|Revoke|Retire|` +
+			`Delete|Undelete|Purge)[A-Z]`)
 	others := []string{ // of the pool, the ledger and the keyring
 		"GetCostBreakdown", "GetLease", "GetLeastUsedKey", "GetUsageStats", "ListUsageEvents", "RotateKeyring",
 	}

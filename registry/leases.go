@@ -112,7 +112,8 @@ func (in AcquireInput) asking() *commit.Acquire {
 	return &commit.Acquire{
 		Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: w,
 		For:    commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
-		Output: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt, Tags: dimension.Marshal(in.Tags),
+		Output: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
+		Tags: dimension.Marshal(in.Tags),
 	}
 }
 

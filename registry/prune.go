@@ -105,7 +105,7 @@ type PruneResult struct {
 // day or more often. Others may record meanwhile; they wait for some milliseconds at a time. Two calls at once share
 // the work.
 //
-// Before it removes anything of the ledger, Prune adds requests to the sums by value that they are not in yet, and notes
+// Before it removes anything of the ledger, Prune adds requests to the sums by value that they are not in yet. It notes
 // in a transaction of its own from when on the ledger is complete. That is never taken back: a longer retention takes
 // effect for what is kept from then on. Usage that is recorded late, for a day that was pruned, counts in its day; the
 // next Prune removes its event and quarter.

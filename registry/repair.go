@@ -42,8 +42,8 @@ type RepairResult struct {
 //   - quarters of an hour of values from events, and their days from them
 //   - the counters of keys from days and from what IncrementUsage has counted
 //   - the paths of consumers from their parents
-//   - the counters of budgets, in windows that have not ended, from the sums by consumer and the requests that are not in
-//     them yet
+//   - the counters of budgets, in windows that have not ended, from the sums by consumer and the requests that are not
+//     in them yet
 //
 // Events are never changed: they are what was recorded, as far back as they are complete.
 //

@@ -65,6 +65,20 @@ func (done *repair) budget(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
+// recountBudgets sets the counters of all budgets to what the ledger has.
+func (r *Registry) recountBudgets(ctx context.Context, op string) error {
+	ids, err := r.fresh.Budget.Query().Order(entbudget.ByID()).IDs(ctx)
+	if err != nil || len(ids) == 0 {
+		return translate(ctx, op, err)
+	}
+	done := repair{r: r}
+	return r.pieces(ctx, op, func() (more bool, err error) {
+		id := ids[0]
+		ids = ids[1:]
+		return len(ids) > 0, done.budget(ctx, id)
+	})
+}
+
 // paths writes the paths of consumers anew that do not follow from their parents, also in their open leases. A consumer
 // that is below itself, or too deep, is left.
 func (done *repair) paths(ctx context.Context) error {

@@ -37,6 +37,7 @@ func (a *attribution) filled(t *testing.T) {
 // events and quarters below it a row is lost, and the difference is told.
 func TestRepairValues(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
+		t.Helper()
 		a := newAttribution(t, e, time.Now().UTC())
 		a.filled(t)
 		past := a.reg.Past()
@@ -82,6 +83,7 @@ func (a *attribution) pruned(t *testing.T, kept time.Duration) {
 // TestPruneValues removes events that are in no fold yet: they are added up before they go.
 func TestPruneValues(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
+		t.Helper()
 		a := newAttribution(t, e, time.Now().UTC())
 		for i := range 30 {
 			a.record(t, a.user, registry.Tags{"feature": {fmt.Sprint("f", i%3)}})
@@ -97,6 +99,7 @@ func TestPruneValues(t *testing.T) {
 // TestRepriceValues prices usage anew where events are kept, where quarters are, and where days are alone.
 func TestRepriceValues(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
+		t.Helper()
 		a := newAttribution(t, e, time.Now().UTC())
 		a.filled(t)
 		begin := a.said[0].at.Add(-time.Hour)

@@ -54,6 +54,9 @@ type RepriceResult struct {
 // Usage by consumers and tags follows. Where events are gone, what a model's usage of a period costs is shared out
 // among the values of a dimension by their tokens.
 //
+// In the end the counters of budgets, in the windows that have not ended, are set to what their usage costs now, and
+// thresholds that are passed are noted. Others wait for one budget at a time.
+//
 // A period keeps its price if that is in effect for at least a part of it.
 //
 // Reprice works by time, in pieces of some thousand requests. Each piece is a transaction that changes events, periods
@@ -83,7 +86,15 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult,
 	if err != nil || !exists {
 		return RepriceResult{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
+	if r.inTx && !in.DryRun { // before the model's lock
+		if err := r.lockBudgets(ctx, r.client); err != nil {
+			return RepriceResult{}, translate(ctx, op, err)
+		}
+	}
 	err = r.reprice(ctx, op, &p)
+	if err == nil && !in.DryRun && p.report.Requests > 0 {
+		err = r.recountBudgets(ctx, op)
+	}
 	return p.report, err
 }
 

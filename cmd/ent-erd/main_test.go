@@ -51,7 +51,7 @@ func TestDraw(t *testing.T) {
 	}{
 		"ErrNoDomain": {0, []string{"Provider", "Model", "Price", "SDKVersion"}, "no domain has ModelFamily"},
 		"ErrTwice":    {1, []string{"Provider"}, "domain Keys: Provider is no entity, or of another domain too"},
-		"ErrUnknown":  {5, []string{"Gone"}, "domain Logs and settings: Gone is no entity"},
+		"ErrUnknown":  {6, []string{"Gone"}, "domain Logs and settings: Gone is no entity"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

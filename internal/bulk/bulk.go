@@ -139,7 +139,8 @@ type Sparse struct {
 	Default any
 }
 
-// NewSparse returns the insert of a table's columns, which the sparse ones follow: first those that are said most often.
+// NewSparse returns the insert of a table's columns, which the sparse ones follow: first those that are said most
+// often.
 func NewSparse(table string, columns []string, sparse ...Sparse) SparseInsert {
 	i, all := SparseInsert{columns: len(columns)}, slices.Clone(columns)
 	i.by = append(i.by, NewInsert(table, all, ""))

@@ -136,9 +136,9 @@ var windowColumns = []string{
 	"id", "budget_id", "subject_id", "window_start", "window_end", "requests", "tokens", "cost", "unpriced_requests",
 }
 
-var addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, " ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+
-	strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
-	" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
+var addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns,
+	" ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
+		" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
 
 // sumsInto returns assignments that add the columns of an upsert to those of its table, cut to their range.
 func sumsInto(table string, columns ...string) (sums []string) {

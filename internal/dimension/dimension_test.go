@@ -47,7 +47,8 @@ func TestOf(t *testing.T) {
 			want:  []uuid.UUID{chat.ID, labels.ID, who, pair.ID},
 		},
 		"nothing": {
-			event: ledger.Event{At: noon}, want: []uuid.UUID{feature.Unassigned, label.Unassigned, consumer.Unassigned, none.ID},
+			event: ledger.Event{At: noon},
+			want:  []uuid.UUID{feature.Unassigned, label.Unassigned, consumer.Unassigned, none.ID},
 		},
 		"before there were dimensions": {event: ledger.Event{At: early, Tags: `{"feature":["chat"]}`}},
 		"a value that counts later": {

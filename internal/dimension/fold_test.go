@@ -38,7 +38,8 @@ func TestIntern(t *testing.T) {
 						return err
 					}
 					events := []ledger.Event{
-						d.event(1, fmt.Sprintf(`{"feature":["f%d"],"label":["a","b"]}`, i)), d.event(2, `{"feature":["f0"]}`),
+						d.event(1, fmt.Sprintf(`{"feature":["f%d"],"label":["a","b"]}`, i)),
+						d.event(2, `{"feature":["f0"]}`),
 					}
 					if err := b.Intern(t.Context(), tx, d.Dialect(), memory, events); err != nil {
 						return err
@@ -80,7 +81,9 @@ func TestMemory(t *testing.T) {
 		require.Len(t, b.All, 2)
 		require.Len(t, open(1).All, 2, "an older version is read, and not remembered")
 		events := []ledger.Event{d.event(1, `{"feature":["chat"]}`)}
-		require.NoError(t, d.write(ctx, func(tx *ent.Client) error { return b.Intern(ctx, tx, d.Dialect(), m, events) }))
+		require.NoError(t, d.write(ctx, func(tx *ent.Client) error {
+			return b.Intern(ctx, tx, d.Dialect(), m, events)
+		}))
 		require.Empty(t, m.values, "what was added may be undone")
 		b = open(2)
 		require.NoError(t, b.Learn(ctx, d.client, m, events))
@@ -121,12 +124,15 @@ func TestFold(t *testing.T) {
 			c.SetSince(noon.Add(5 * time.Second)).SetOpenFrom(noon.Add(5 * time.Second))
 		})
 		d.add(t, "env", entdimension.KindSingle, func(c *ent.DimensionCreate) {
-			c.SetGrain(entdimension.GrainDay).SetSince(noon.Add(10 * time.Second)).SetOpenFrom(noon.Add(10 * time.Second))
+			at := noon.Add(10 * time.Second)
+			c.SetGrain(entdimension.GrainDay).SetSince(at).SetOpenFrom(at)
 		})
 		d.client.KeyLease.Create().SetAPIKeyID(d.key).SetModelID(d.model).SetAcquiredAt(noon.Add(time.Minute)).
 			SetExpiresAt(noon.Add(time.Hour)).ExecX(ctx)
 		b := d.read(t)
-		require.NoError(t, d.write(ctx, func(tx *ent.Client) error { return b.Intern(ctx, tx, d.Dialect(), nil, events) }))
+		require.NoError(t, d.write(ctx, func(tx *ent.Client) error {
+			return b.Intern(ctx, tx, d.Dialect(), nil, events)
+		}))
 		require.True(t, fold(noon.Add(2*time.Minute), 1))
 		to, err := FoldedTo(ctx, d.client, d.model)
 		require.NoError(t, err)

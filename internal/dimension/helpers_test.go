@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,8 +70,8 @@ func newDatabase(t *testing.T, db store.DB, d migrate.Dialect) *database {
 		SetUpdatedAt(at).SaveX(ctx)
 	price := c.Price.Create().SetModelID(m.ID).SetCostPer1mInput(money.Dollar).SetEffectiveFrom(at).SetRecordedAt(at).
 		SaveX(ctx)
-	k := c.APIKey.Create().SetProviderID(p.ID).SetKeyHash("0000000000000000000000000000000000000000000000000000000000000000").
-		SetKeyPrefix("").SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
+	k := c.APIKey.Create().SetProviderID(p.ID).SetKeyHash(strings.Repeat("0", 64)).SetKeyPrefix("").
+		SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
 	if d == migrate.Postgres {
 		_, err := c.ExecContext(ctx, "SELECT usage_events_make_partitions('{2026-07-15}')")
 		require.NoError(t, err)
@@ -91,7 +92,9 @@ func (d *database) write(ctx context.Context, body func(tx *ent.Client) error) e
 }
 
 // add adds a dimension that counts from noon on.
-func (d *database) add(t *testing.T, name string, of entdimension.Kind, more func(*ent.DimensionCreate)) *ent.Dimension {
+func (d *database) add(
+	t *testing.T, name string, of entdimension.Kind, more func(*ent.DimensionCreate),
+) *ent.Dimension {
 	t.Helper()
 	create := d.client.Dimension.Create().SetName(name).SetKind(of).SetSince(noon).SetOpenFrom(noon).SetCreatedAt(noon).
 		SetUpdatedAt(noon)
@@ -100,7 +103,8 @@ func (d *database) add(t *testing.T, name string, of entdimension.Kind, more fun
 	}
 	row := create.SaveX(t.Context())
 	for _, kind := range []dimensionvalue.Kind{dimensionvalue.KindUnassigned, dimensionvalue.KindOther} {
-		d.client.DimensionValue.Create().SetDimensionID(row.ID).SetName("").SetKind(kind).SetSince(noon).ExecX(t.Context())
+		d.client.DimensionValue.Create().SetDimensionID(row.ID).SetName("").SetKind(kind).SetSince(noon).
+			ExecX(t.Context())
 	}
 	return row
 }

@@ -211,7 +211,8 @@ var Tables = [...]*Table{
 	newTable(usage.Table, DayGrain, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
 	newTable(usagetotalquarter.Table, QuarterGrain, usagetotal.FieldModelID),
 	newTable(usagetotal.Table, DayGrain, usagetotal.FieldModelID),
-	newTable(usagebyvaluequarter.Table, QuarterGrain, usage.FieldModelID, usagebyvalue.FieldValueID, usage.FieldPriceID),
+	newTable(usagebyvaluequarter.Table, QuarterGrain, usage.FieldModelID, usagebyvalue.FieldValueID,
+		usage.FieldPriceID),
 	newTable(usagebyvalue.Table, DayGrain, usage.FieldModelID, usagebyvalue.FieldValueID, usage.FieldPriceID),
 }
 
