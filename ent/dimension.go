@@ -37,7 +37,7 @@ type Dimension struct {
 	Since time.Time `json:"since"`
 	// values that are new count in requests from this instant on, UTC
 	OpenFrom time.Time `json:"open_from"`
-	// requests from this instant on do not count; NULL: all do
+	// requests after this instant do not count; NULL: all do
 	RetiredAt *time.Time `json:"retired_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the DimensionQuery when eager-loading is set.

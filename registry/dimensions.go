@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // DimensionInput describes a dimension: what usage is summed by beside models and keys, such as the feature or the
@@ -29,14 +31,14 @@ type DimensionInput struct {
 	Of []string
 	// MaxValues is the most values that are told apart, 1 to 10,000; later ones count as OtherValue. Defaults to 1,000.
 	MaxValues int
-	// DaysOnly keeps sums of UTC days alone, which take a tenth of the space: reports have no hours then, and days of
-	// other zones only where the zone's days are those of UTC.
+	// DaysOnly keeps sums of UTC days alone, which take a tenth of the space. Reports have no hours then; in other zones
+	// each UTC day counts in the day that has its noon.
 	DaysOnly bool
 }
 
 // DimensionUpdate changes the fields of a dimension that are not nil.
 type DimensionUpdate struct {
-	// MaxValues may be raised: values that are new then count from now on.
+	// MaxValues may be raised: values that are new then count from the next microsecond on.
 	MaxValues *int
 }
 
@@ -87,7 +89,8 @@ func (r *Registry) CreateDimension(ctx context.Context, in DimensionInput) (*ent
 	in = in.withDefaults()
 	return change(ctx, r.writePolicy, named("create dimension", in.Name, rule.MaxWord), in.faults(),
 		func(tx *ent.Client) (*ent.Dimension, error) {
-			create := filled(tx.Dimension.Create(), in).SetSince(timeOf(tx)).SetOpenFrom(timeOf(tx))
+			since := timeOf(tx)
+			create := filled(tx.Dimension.Create(), in)
 			if in.DaysOnly {
 				create.SetGrain(entdimension.GrainDay)
 			}
@@ -98,11 +101,11 @@ func (r *Registry) CreateDimension(ctx context.Context, in DimensionInput) (*ent
 			if in.Of != nil {
 				create.SetKind(entdimension.KindComposite).SetParts(in.Of)
 				var err error
-				if nobody, err = unassignedOf(ctx, tx, in); err != nil {
+				if nobody, since, err = unassignedOf(ctx, tx, in); err != nil {
 					return nil, err
 				}
 			}
-			d, err := save(ctx, tx, ActionCreate, nil, create)
+			d, err := save(ctx, tx, ActionCreate, nil, create.SetSince(since).SetOpenFrom(since))
 			if err != nil {
 				return nil, taken(err, "there is a dimension called %q", in.Name)
 			}
@@ -113,31 +116,38 @@ func (r *Registry) CreateDimension(ctx context.Context, in DimensionInput) (*ent
 			}
 			other := tx.DimensionValue.Create().SetDimensionID(d.ID).SetSince(d.Since).SetName("").
 				SetKind(dimensionvalue.KindOther)
-			return d, tx.DimensionValue.CreateBulk(none, other).Exec(ctx)
+			if err := tx.DimensionValue.CreateBulk(none, other).Exec(ctx); err != nil {
+				return nil, err
+			}
+			return d, r.commits.Overtaken(ctx, tx, d.ID, d.Since)
 		})
 }
 
-// unassignedOf returns the values of the parts of a composite that requests without tags count under.
-func unassignedOf(ctx context.Context, tx *ent.Client, in DimensionInput) (ids []string, err error) {
+// unassignedOf returns the values of the parts of a composite that requests without tags count under, and from when on
+// all parts count: another process may have a clock that is ahead.
+func unassignedOf(
+	ctx context.Context, tx *ent.Client, in DimensionInput,
+) (ids []string, since time.Time, err error) {
+	since = timeOf(tx)
 	book, err := dimension.Read(ctx, tx)
 	if err != nil {
-		return nil, err
+		return nil, since, err
 	}
 	for _, part := range in.Of {
 		d := book.Named(part)
 		switch {
 		case d == nil:
-			return nil, fmt.Errorf("%w: dimension %.64q: %w", ErrForeignKey, part, ErrNotFound)
+			return nil, since, fmt.Errorf("%w: dimension %.64q: %w", ErrForeignKey, part, ErrNotFound)
 		case d.Kind != entdimension.KindSingle && d.Kind != entdimension.KindConsumer:
-			return nil, fmt.Errorf("%w: dimension %q takes several tags, or is a composite", ErrInvalidData, part)
+			return nil, since, fmt.Errorf("%w: dimension %q takes several tags, or is a composite", ErrInvalidData, part)
 		case d.Retired != nil:
-			return nil, fmt.Errorf("%w: dimension %q is retired", ErrInvalidData, part)
+			return nil, since, fmt.Errorf("%w: dimension %q is retired", ErrInvalidData, part)
 		case d.DaysOnly && !in.DaysOnly:
-			return nil, fmt.Errorf("%w: dimension %q has days alone", ErrInvalidData, part)
+			return nil, since, fmt.Errorf("%w: dimension %q has days alone", ErrInvalidData, part)
 		}
-		ids = append(ids, d.Unassigned.String())
+		ids, since = append(ids, d.Unassigned.String()), utc.Max(since, d.Since)
 	}
-	return ids, nil
+	return ids, since, nil
 }
 
 // GetDimension returns a dimension, retired or not. It returns [ErrNotFound] if there is no such dimension.
@@ -202,8 +212,8 @@ func (r *Registry) UpdateDimension(ctx context.Context, id uuid.UUID, up Dimensi
 					most, old.MaxValues)
 			}
 			update := filled(old.Update(), up)
-			if most > old.MaxValues {
-				update.SetOpenFrom(timeOf(tx))
+			if most > old.MaxValues { // what counted as other still does
+				update.SetOpenFrom(utc.Max(old.OpenFrom, timeOf(tx).Add(time.Microsecond)))
 			}
 			return save(ctx, tx, ActionUpdate, old, update)
 		})
@@ -231,7 +241,7 @@ func (r *Registry) RetireDimension(ctx context.Context, id uuid.UUID) error {
 			if d.ID != id && !slices.Contains(d.Parts, old.Name) {
 				continue
 			}
-			if _, err := save(ctx, tx, ActionUpdate, d, d.Update().SetRetiredAt(timeOf(tx))); err != nil {
+			if _, err := save(ctx, tx, ActionUpdate, d, d.Update().SetRetiredAt(utc.Max(d.Since, timeOf(tx)))); err != nil {
 				return err
 			}
 		}
@@ -243,6 +253,9 @@ func (r *Registry) RetireDimension(ctx context.Context, id uuid.UUID) error {
 func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) error {
 	d, err := tx.Dimension.Query().Where(entdimension.ID(dimension.ConsumerID)).Only(ctx)
 	if ent.IsNotFound(err) {
+		if err := r.lockPolicy(ctx, tx); err != nil { // folds share it
+			return err
+		}
 		now := timeOf(tx)
 		d, err = tx.Dimension.Create().SetID(dimension.ConsumerID).SetName(dimension.Consumer).
 			SetKind(entdimension.KindConsumer).SetMaxValues(10_000).SetSince(now).SetOpenFrom(now).Save(ctx)
@@ -258,6 +271,9 @@ func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) 
 			value(dimension.OtherID, dimensionvalue.KindOther)).Exec(ctx)
 		if err == nil {
 			err = r.raisePolicy(ctx, tx)
+		}
+		if err == nil {
+			err = r.commits.Overtaken(ctx, tx, d.ID, d.Since)
 		}
 	}
 	if err != nil {

@@ -47,14 +47,14 @@ func testDimensions(t *testing.T, e engine) {
 	s.clock.Advance(time.Minute)
 	d, err = s.reg.UpdateDimension(ctx, d.ID, registry.DimensionUpdate{MaxValues: ptr(2)})
 	require.NoError(t, err)
-	require.Equal(t, s.clock.Now(), d.OpenFrom)
+	require.Equal(t, s.clock.Now().Add(time.Microsecond), d.OpenFrom)
+	s.clock.Advance(time.Second)
 	require.NoError(t, record("b"))
 	require.Equal(t, map[string]int64{"a": 1, "b": 1, registry.OtherValue: 3},
 		reportOf(t, s.reg, s.clock.Now(), "feature"), "what was other stays other")
 	_, err = s.reg.UpdateDimension(ctx, d.ID, registry.DimensionUpdate{MaxValues: ptr(1)})
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 
-	s.clock.Advance(time.Minute)
 	both, err := s.reg.CreateDimension(ctx, registry.DimensionInput{Name: "both", Of: []string{"consumer", "feature"}})
 	require.NoError(t, err)
 	s.clock.Advance(time.Minute)
@@ -63,6 +63,7 @@ func testDimensions(t *testing.T, e engine) {
 	require.NoError(t, err)
 	require.Equal(t, s.clock.Now(), *both.RetiredAt)
 	require.ErrorIs(t, record("a"), registry.ErrInvalidData)
+	s.clock.Advance(time.Second)
 	require.NoError(t, s.reg.RecordUsage(ctx, registry.UsageInput{ModelID: s.model.ID, APIKeyID: s.key.ID}))
 	require.Equal(t, map[string]int64{"": 1, "a": 1, "b": 1, registry.OtherValue: 3},
 		reportOf(t, s.reg, s.clock.Now(), "feature"))

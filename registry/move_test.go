@@ -92,6 +92,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	for i := range 10 {
 		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
 	}
+	mustConsumer(t, reg, "first", uuid.Nil)                          // it makes the dimension of consumers
 	parent := uuid.MustParse("ffffffff-0000-7000-8000-000000000000") // above its child, whose id comes before
 	child := uuid.MustParse("00000000-0000-7000-8000-000000000000")
 	require.NoError(t, reg.Past().Consumer.Create().SetID(parent).SetName("org").SetPath(parent.String()).Exec(ctx))

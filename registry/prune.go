@@ -209,6 +209,13 @@ func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 	if err != nil {
 		return nil, err
 	}
+	folds, err := p.foldSteps(ctx) // of what was recorded late meanwhile
+	if err != nil {
+		return nil, err
+	}
+	if left, err = p.work(ctx, folds); err != nil || len(left) > 0 {
+		return left, err
+	}
 	events, err := p.eventSteps(ctx)
 	if err != nil {
 		return nil, err

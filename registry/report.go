@@ -151,7 +151,7 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 }
 
 // steadily calls read until the horizons have not changed meanwhile. Prune moves the horizons before it removes
-// quarters.
+// quarters and events.
 func (r *Registry) steadily(ctx context.Context, read func(ledger.Horizons) error) error {
 	h, err := ledger.ReadHorizons(ctx, r.client)
 	for err == nil {
@@ -159,7 +159,8 @@ func (r *Registry) steadily(ctx context.Context, read func(ledger.Horizons) erro
 			break
 		}
 		before := h
-		if h, err = ledger.ReadHorizons(ctx, r.client); err == nil && h.Quarters.Equal(before.Quarters) {
+		if h, err = ledger.ReadHorizons(ctx, r.client); err == nil && h.Events.Equal(before.Events) &&
+			h.Quarters.Equal(before.Quarters) {
 			return nil
 		}
 	}
@@ -197,6 +198,7 @@ type report struct {
 	models     map[string]group
 
 	sums   map[reportCell]*ledger.Sums
+	most   int // sums
 	byKey  bool
 	cached struct { // the step of the last row, often the same for the next one
 		grain      ledger.Grain
@@ -212,7 +214,7 @@ type reportCell struct {
 func newReport(ctx context.Context, in ReportInput, h ledger.Horizons, now time.Time) (*report, error) {
 	p := &report{
 		ReportInput: in, Horizons: h, start: h.Widen(in.Start, utc.Floor), end: h.Widen(in.End, utc.Ceil),
-		sums: map[reportCell]*ledger.Sums{}, byKey: slices.Contains(in.By, ByKey),
+		sums: map[reportCell]*ledger.Sums{}, byKey: slices.Contains(in.By, ByKey), most: MaxReportRows,
 	}
 	if in.Step == "" {
 		return p, nil
@@ -294,7 +296,7 @@ func (p *report) sumsOf(grain ledger.Grain, start time.Time, g group) (*ledger.S
 	cell := reportCell{p.cached.step.Unix(), g}
 	s := p.sums[cell]
 	if s == nil {
-		if len(p.sums) == MaxReportRows {
+		if len(p.sums) == p.most {
 			return nil, tooManyRows()
 		}
 		s = new(ledger.Sums)
@@ -356,7 +358,7 @@ func (p *report) fill(ctx context.Context) error {
 		if !p.covered(begin).Before(p.covered(end)) {
 			continue // the noon of no whole day lies in it
 		}
-		if steps++; steps*len(groups) > MaxReportRows {
+		if steps++; steps*len(groups) > p.most {
 			return tooManyRows()
 		}
 		for g := range groups {

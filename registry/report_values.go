@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -65,6 +66,9 @@ type output struct {
 func (r *Registry) reportByValue(ctx context.Context, in ReportInput, h ledger.Horizons) (rows []ReportRow, err error) {
 	err = r.inOneState(ctx, func(client *ent.Client) error {
 		p := &valueReport{client: client}
+		if err := r.lockAllModels(ctx); err != nil {
+			return err
+		}
 		if p.book, err = dimension.Read(ctx, client); err != nil {
 			return err
 		}
@@ -77,6 +81,7 @@ func (r *Registry) reportByValue(ctx context.Context, in ReportInput, h ledger.H
 		if p.report, err = newReport(ctx, in, h, r.now()); err != nil {
 			return err
 		}
+		p.most = maxValueSums
 		if p.models, err = reportModels(ctx, client, in); err != nil {
 			return err
 		}
@@ -93,6 +98,22 @@ func (r *Registry) reportByValue(ctx context.Context, in ReportInput, h ledger.H
 		return nil, err
 	}
 	return rows, r.nameRows(ctx, rows)
+}
+
+// maxValueSums is how many sums by value a report adds up: several may be one row.
+const maxValueSums = 10 * MaxReportRows
+
+// lockAllModels keeps others from recording and folding within a transaction on PostgreSQL, where statements see one
+// state each.
+func (r *Registry) lockAllModels(ctx context.Context) error {
+	if !r.inTx || r.db.Dialect() != dialect.Postgres {
+		return nil
+	}
+	models, err := r.client.Model.Query().IDs(ctx)
+	if err != nil {
+		return err
+	}
+	return ledger.LockModels(ctx, r.client, models)
 }
 
 // combining returns the dimension that has all of some dimensions: the one, or the composite with the fewest parts.
@@ -192,12 +213,17 @@ func (p *valueReport) addSums(model string, value uuid.UUID, grain ledger.Grain,
 	}
 	if g.key = p.nobody; start.Before(p.complete) && len(p.outputs[p.nobody]) > 0 { // it is in the total
 		rest, err := p.sumsOf(grain, start, g)
-		if err == nil && !rest.Subtract(s) {
-			err = fmt.Errorf("%w: the usage of %s is less than that of its values: see VerifyLedger", ErrCorrupt,
-				start.Format(time.RFC3339))
-		}
 		if err != nil {
 			return err
+		}
+		if !rest.Subtract(s) {
+			if rest.Requests < 0 {
+				return fmt.Errorf("%w: the usage of %s is less than that of its values: see VerifyLedger", ErrCorrupt,
+					start.Format(time.RFC3339))
+			}
+			// Reprice shares costs out among values where it cannot know them.
+			rest.Cost, rest.RetryCost = max(0, rest.Cost), max(0, rest.RetryCost)
+			rest.ComparedCost = max(0, rest.ComparedCost)
 		}
 	}
 	if len(p.outputs[value]) == 0 {
@@ -235,8 +261,8 @@ func (p *valueReport) addTail(ctx context.Context, q ledger.Query) error {
 	for i := range tail {
 		e := &tail[i]
 		values, err := p.book.Of(e, nil)
-		if err != nil {
-			return err
+		if err != nil { // damaged: VerifyLedger tells
+			continue
 		}
 		for _, v := range values {
 			if v.ID != p.of.ID {

@@ -92,7 +92,7 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult,
 		}
 	}
 	err = r.reprice(ctx, op, &p)
-	if err == nil && !in.DryRun && p.report.Requests > 0 {
+	if err == nil && !in.DryRun { // also if an earlier call has ended before this
 		err = r.recountBudgets(ctx, op)
 	}
 	return p.report, err

@@ -299,7 +299,8 @@ func (r *Registry) moveValues(
 	for _, d := range p.book.All {
 		of, begin := grain, from
 		if d.DaysOnly && grain == ledger.QuarterGrain {
-			if !p.at.Equal(p.at.Truncate(utc.Day)) { // its days are moved when their last quarter was
+			// Its days are moved when their last quarter was.
+			if !p.at.Equal(p.at.Truncate(utc.Day)) && p.at.Before(p.Widen(p.end, utc.Ceil)) {
 				continue
 			}
 			of, begin = ledger.DayGrain, utc.StartOfDay(from)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -34,7 +35,7 @@ const (
 	// maxTagged is how many dimensions a request may have tags of, and how many tags of each.
 	maxTagged = 16
 	maxTag    = 256 // characters
-	maxTagSet = 512 // characters of several tags, as they are stored
+	maxTagSet = 512 // characters of the tags of a dimension together, as JSON
 )
 
 // StandardTier is the service tier in which every model has a price.
@@ -166,8 +167,8 @@ func checkTags(f *fault.List, tags Tags) {
 		for _, text := range texts {
 			f.Text("tag of "+fmt.Sprintf("%.64q", name), text, 1, maxTag)
 		}
-		f.Check(len(texts) < 2 || len(dimension.NameOf(texts)) <= maxTagSet,
-			"the tags of %.64q have more than %d characters together", name, maxTagSet)
+		f.Check(utf8.RuneCountInString(dimension.NameOf(texts)) <= maxTagSet,
+			"the tags of %.64q have more than %d characters together, as JSON", name, maxTagSet)
 	}
 }
 

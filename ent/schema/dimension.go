@@ -36,7 +36,7 @@ func (Dimension) Fields() []ent.Field {
 		field.Time("since").Immutable().Comment("requests from this instant on count, UTC"),
 		field.Time("open_from").Comment("values that are new count in requests from this instant on, UTC"),
 		field.Time("retired_at").Optional().Nillable().
-			Comment("requests from this instant on do not count; NULL: all do"),
+			Comment("requests after this instant do not count; NULL: all do"),
 	}
 }
 

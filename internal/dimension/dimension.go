@@ -49,7 +49,7 @@ type Dimension struct {
 
 // Counts reports whether requests of an instant count in the dimension.
 func (d *Dimension) Counts(at time.Time) bool {
-	return !at.Before(d.Since) && (d.Retired == nil || at.Before(*d.Retired))
+	return !at.Before(d.Since) && (d.Retired == nil || !at.After(*d.Retired))
 }
 
 // Value is a row of dimension_values; without an id: there is no such value.
@@ -205,12 +205,20 @@ func (b *Book) namesOf(tags string) (map[string]string, error) {
 
 // AddTo adds a request to the periods of its values.
 func (b *Book) AddTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event) error {
+	return b.addTo(periods, e, uuid.Nil)
+}
+
+// addTo is AddTo for one dimension, or for all if its id is zero.
+func (b *Book) addTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event, only uuid.UUID) error {
 	values, err := b.Of(e, nil)
 	if err != nil {
 		return err
 	}
 	one, quarter := e.Sums(), e.Quarter()
 	for _, v := range values {
+		if only != uuid.Nil && v.ID != only {
+			continue
+		}
 		under := quarter.Under(v.Value)
 		of := []ledger.Period{under, under.Day()}
 		if v.DaysOnly {

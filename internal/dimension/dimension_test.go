@@ -81,6 +81,9 @@ func TestOf(t *testing.T) {
 	label.Retired = &retired
 	all, err := b.Of(&ledger.Event{At: retired}, nil)
 	require.NoError(t, err)
+	require.Len(t, all, 4)
+	all, err = b.Of(&ledger.Event{At: retired.Add(time.Microsecond)}, nil)
+	require.NoError(t, err)
 	require.Len(t, all, 3)
 	feature.Since = noon.Add(time.Hour) // damage: the composite is older than its part
 	_, err = b.Of(&ledger.Event{At: noon}, nil)

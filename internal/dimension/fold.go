@@ -2,14 +2,19 @@ package dimension
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -30,7 +35,7 @@ var keepFold = bulk.NewInsert(usagefold.Table, []string{
 }, " ON CONFLICT (model_id) DO UPDATE SET folded_to = excluded.folded_to")
 
 // Fold adds the first events of a tail to the periods of their values, and moves the mark behind them, in one
-// transaction. It reports whether there are more. An event that cannot be read is passed over: VerifyLedger tells.
+// transaction. It reports whether there are more. A damaged event is passed over: VerifyLedger tells.
 func (b *Book) Fold(ctx context.Context, tx *ent.Client, engine string, m *Memory, tail Tail) (more bool, err error) {
 	if len(b.All) == 0 {
 		return false, nil
@@ -71,7 +76,7 @@ func (b *Book) Fold(ctx context.Context, tx *ent.Client, engine string, m *Memor
 	}
 	sums := map[ledger.Period]ledger.Sums{}
 	for i := range events {
-		if err := b.AddTo(sums, &events[i]); err != nil {
+		if err := b.AddTo(sums, &events[i]); err != nil && !errors.Is(err, fault.ErrCorrupt) {
 			return false, err
 		}
 	}
@@ -80,6 +85,61 @@ func (b *Book) Fold(ctx context.Context, tx *ent.Client, engine string, m *Memor
 	}
 	return more, keepFold.Run(ctx, tx, engine, [][]any{{usagefold.DefaultID(), tail.Model, last}})
 }
+
+// Overtaken adds the events from an instant on that folds have passed to the periods of a new dimension's values. Few
+// are so young. The caller keeps folds and changes of dimensions away.
+func Overtaken(ctx context.Context, tx *ent.Client, engine string, id uuid.UUID, since time.Time) error {
+	b, err := Read(ctx, tx)
+	if err != nil {
+		return err
+	}
+	b.All = slices.DeleteFunc(b.All, func(d *Dimension) bool { // a composite needs its parts
+		return d.ID != id && d.Kind == entdimension.KindComposite
+	})
+	var passed []ledger.Event
+	models := map[uuid.UUID]uuid.UUID{}
+	err = ledger.ReadEvents(ctx, tx, uuid.Nil, ledger.FirstEventID(since), lastID, maxOvertaken,
+		func(e ledger.Event, err error) error {
+			if err == nil {
+				e.At = utc.Of(e.At)
+				passed, models[e.Model] = append(passed, e), uuid.Nil
+			}
+			return nil
+		})
+	if err != nil || len(passed) == 0 {
+		return err
+	}
+	if engine == dialect.Postgres {
+		if err := ledger.LockModels(ctx, tx, slices.Collect(maps.Keys(models))); err != nil {
+			return err
+		}
+	}
+	for model := range models {
+		if models[model], err = FoldedTo(ctx, tx, model); err != nil {
+			return err
+		}
+	}
+	if err := b.Learn(ctx, tx, nil, passed); err != nil {
+		return err
+	}
+	sums := map[ledger.Period]ledger.Sums{}
+	for i := range passed {
+		e := &passed[i]
+		if less(models[e.Model], e.ID) {
+			continue
+		}
+		if err := b.addTo(sums, e, id); err != nil && !errors.Is(err, fault.ErrCorrupt) {
+			return err
+		}
+	}
+	return addUp(ctx, tx, engine, sums)
+}
+
+// maxOvertaken bounds how many events Overtaken reads.
+const maxOvertaken = 1_000_000
+
+// lastID is beyond the ids of all events.
+var lastID = uuid.MustParse("ffffffff-ffff-7fff-bfff-ffffffffffff")
 
 // addUp adds sums to the stored ones.
 func addUp(ctx context.Context, tx *ent.Client, engine string, sums map[ledger.Period]ledger.Sums) error {

@@ -126,13 +126,14 @@ func (m *Memory) keep(b *Book, read []place) {
 	}
 }
 
-// Learn finds the values of events: among those that m remembers, unless it is nil, and in the database.
+// Learn finds the values of events: among those that m remembers, unless it is nil, and in the database. It passes over
+// events that are damaged.
 func (b *Book) Learn(ctx context.Context, tx bulk.Querier, m *Memory, events []ledger.Event) error {
-	return b.learn(ctx, tx, m, events, func([]place) error { return nil })
+	return b.learn(ctx, tx, m, events, nil)
 }
 
-// learn has add see the names that are not there: first those of parts, then those of composites, whose names depend on
-// them.
+// learn has add, unless it is nil, see the names that are not there: first those of parts, then those of composites,
+// whose names depend on them.
 func (b *Book) learn(
 	ctx context.Context, tx bulk.Querier, m *Memory, events []ledger.Event, add func(absent []place) error,
 ) error {
@@ -147,7 +148,7 @@ func (b *Book) learn(
 					names[place{d.ID, name}] = true
 				}
 			})
-			if err != nil {
+			if err != nil && add != nil {
 				return err
 			}
 		}
@@ -158,7 +159,7 @@ func (b *Book) learn(
 			m.recall(b, names)
 		}
 		absent, err := b.read(ctx, tx, m, names)
-		if err == nil {
+		if err == nil && add != nil {
 			err = add(absent)
 		}
 		if err != nil {
