@@ -31,8 +31,8 @@ type DimensionInput struct {
 	Of []string
 	// MaxValues is the most values that are told apart, 1 to 10,000; later ones count as OtherValue. Defaults to 1,000.
 	MaxValues int
-	// DaysOnly keeps sums of UTC days alone, which take a tenth of the space. Reports have no hours then; in other zones
-	// each UTC day counts in the day that has its noon.
+	// DaysOnly keeps sums of UTC days alone, which take a tenth of the space. Reports have no hours then; in other
+	// zones each UTC day counts in the day that has its noon.
 	DaysOnly bool
 }
 
@@ -139,7 +139,8 @@ func unassignedOf(
 		case d == nil:
 			return nil, since, fmt.Errorf("%w: dimension %.64q: %w", ErrForeignKey, part, ErrNotFound)
 		case d.Kind != entdimension.KindSingle && d.Kind != entdimension.KindConsumer:
-			return nil, since, fmt.Errorf("%w: dimension %q takes several tags, or is a composite", ErrInvalidData, part)
+			err := fmt.Errorf("%w: dimension %q takes several tags, or is a composite", ErrInvalidData, part)
+			return nil, since, err
 		case d.Retired != nil:
 			return nil, since, fmt.Errorf("%w: dimension %q is retired", ErrInvalidData, part)
 		case d.DaysOnly && !in.DaysOnly:
@@ -241,7 +242,8 @@ func (r *Registry) RetireDimension(ctx context.Context, id uuid.UUID) error {
 			if d.ID != id && !slices.Contains(d.Parts, old.Name) {
 				continue
 			}
-			if _, err := save(ctx, tx, ActionUpdate, d, d.Update().SetRetiredAt(utc.Max(d.Since, timeOf(tx)))); err != nil {
+			retire := d.Update().SetRetiredAt(utc.Max(d.Since, timeOf(tx)))
+			if _, err := save(ctx, tx, ActionUpdate, d, retire); err != nil {
 				return err
 			}
 		}

@@ -262,8 +262,8 @@ func (m *Committer) FoldSome(ctx context.Context, tx *ent.Client, model uuid.UUI
 	})
 }
 
-// Overtaken adds the requests to a new dimension that folds have passed already: those of its own instant, and of clocks
-// that are ahead.
+// Overtaken adds the requests to a new dimension that folds have passed already: those of its own instant, and of
+// clocks that are ahead.
 func (m *Committer) Overtaken(ctx context.Context, tx *ent.Client, id uuid.UUID, since time.Time) error {
 	return dimension.Overtaken(ctx, tx, m.engine, id, since)
 }

@@ -137,7 +137,8 @@ var windowColumns = []string{
 }
 
 var addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns,
-	" ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
+	" ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+
+		strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
 		" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
 
 // sumsInto returns assignments that add the columns of an upsert to those of its table, cut to their range.
