@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -167,4 +168,34 @@ var errFailing = context.DeadlineExceeded
 
 func (failing) QueryContext(context.Context, string, ...any) (*sql.Rows, error) {
 	return nil, errFailing
+}
+
+// TestOvertaken: a new dimension counts the requests of its own instant that a fold has passed.
+func TestOvertaken(t *testing.T) {
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		ctx := t.Context()
+		d.add(t, "feature", entdimension.KindSingle, nil)
+		events := []ledger.Event{d.event(1, ""), d.event(5, ""), d.event(9, "")}
+		require.NoError(t, ledger.InsertEvents(ctx, d.client, d.Dialect(), events))
+		b := d.read(t)
+		require.NoError(t, d.write(ctx, func(tx *ent.Client) error {
+			_, err := b.Fold(ctx, tx, d.Dialect(), nil, Tail{Model: d.model, Now: noon.Add(8 * time.Second), Limit: 10})
+			return err
+		}))
+		since := noon.Add(5 * time.Second)
+		row := d.add(t, "env", entdimension.KindSingle, func(c *ent.DimensionCreate) {
+			c.SetSince(since).SetOpenFrom(since)
+		})
+		overtake := func(since time.Time) {
+			require.NoError(t, d.write(ctx, func(tx *ent.Client) error {
+				return Overtaken(ctx, tx, d.Dialect(), row.ID, since)
+			}))
+		}
+		overtake(noon.Add(time.Hour)) // there is nothing
+		overtake(since)
+		u := d.client.UsageByValue.Query().
+			Where(usagebyvalue.HasValueWith(dimensionvalue.DimensionID(row.ID))).OnlyX(ctx)
+		require.EqualValues(t, 1, u.RequestCount, "the second one: the third one is not folded")
+	})
 }

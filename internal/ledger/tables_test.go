@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/migrate"
@@ -127,4 +128,66 @@ func TestEach(t *testing.T) {
 		require.Equal(t, 4/share, count(q, noon, noon.Add(time.Hour)))
 		require.Zero(t, count(q, day, noon))
 	}
+}
+
+// TestAddUp adds to periods that are stored and to new ones, also by value.
+func TestAddUp(t *testing.T) {
+	t.Parallel()
+	db, ctx := newLedger(t), t.Context()
+	quarter := QuarterOf(model, key, price, noon)
+	value := quarter.Under(uuid.New())
+	sums := map[Period]Sums{quarter: one(1, 1), value: one(1, 1), value.Day(): one(1, 1)}
+	for n := range int64(2) {
+		stored := map[Period]Sums{}
+		added, changed, err := AddUp(ctx, db, dialect.SQLite, sums, stored)
+		require.NoError(t, err)
+		require.Len(t, added, 3-3*int(n))
+		require.Len(t, changed, 3*int(n))
+		require.NoError(t, Write(ctx, db, dialect.SQLite, added, stored))
+		require.NoError(t, Add(ctx, db, dialect.SQLite, changed, stored, sums))
+		for p := range sums {
+			require.Equal(t, n+1, stored[p].Requests)
+		}
+	}
+	full := map[Period]Sums{quarter: {Requests: fault.MaxAmount}}
+	_, _, err := AddUp(ctx, db, dialect.SQLite, full, map[Period]Sums{})
+	require.ErrorIs(t, err, fault.ErrOverflow)
+}
+
+// TestReadTail reads what is not folded, of some models.
+func TestReadTail(t *testing.T) {
+	t.Parallel()
+	db, ctx := newLedger(t), t.Context()
+	exec := func(query string, args ...any) {
+		_, err := db.ExecContext(ctx, query, args...)
+		require.NoError(t, err)
+	}
+	var models []uuid.UUID
+	var events []Event
+	for i := range 2 {
+		id := FirstEventID(noon)
+		id[15] = byte(i)
+		models = append(models, id)
+		exec("INSERT INTO models (id, provider_id, model_id, name, created_at, updated_at)"+
+			" VALUES ($1, $1, $2, '', $3, $3)", id, id.String(), noon)
+		for s := -1; s < 3; s++ {
+			at := noon.Add(time.Duration(s) * time.Second)
+			events = append(events, Event{
+				ID: NewEventID(at), RequestID: uuid.NewString(), At: at, Model: id, Key: key, Price: price,
+				Success: true,
+			})
+		}
+	}
+	require.NoError(t, InsertEvents(ctx, db, dialect.SQLite, events))
+	exec("INSERT INTO usage_folds (id, model_id, folded_to) VALUES ($1, $1, $2)", models[1], events[6].ID)
+	read := func(q Query, from time.Time) (n int) {
+		require.NoError(t, ReadTail(ctx, db, q, FirstEventID(from), FirstEventID(noon.Add(time.Hour)),
+			func(Event, error) error { n++; return nil }))
+		return n
+	}
+	require.Equal(t, 3+1, read(Query{}, noon.Add(-time.Hour)))
+	require.Equal(t, 1+1, read(Query{}, noon.Add(2*time.Second)))
+	require.Equal(t, 1, read(Query{Model: models[1]}, noon))
+	require.Equal(t, 3, read(Query{Provider: models[0]}, noon))
+	require.Zero(t, read(Query{Family: key}, noon))
 }

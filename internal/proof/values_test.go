@@ -86,7 +86,8 @@ func TestValues(t *testing.T) {
 	}
 	for statement, want := range map[string][]string{
 		"DELETE FROM usage_by_value": {"missing row usage_by_value "},
-		"DELETE FROM usage_by_value_quarters WHERE period_start = (SELECT min(period_start) FROM usage_by_value_quarters)": {
+		"DELETE FROM usage_by_value_quarters WHERE period_start =" +
+			" (SELECT min(period_start) FROM usage_by_value_quarters)": {
 			"missing row usage_by_value_quarters ",
 		},
 		"UPDATE usage_by_value SET error_count = 1": {
