@@ -135,6 +135,7 @@ func (a *attribution) want(of func(saidRequest) []string) map[string][3]int64 {
 // that of today, so that folds find something; or of before the models were there, so that each request is late.
 func TestReportByValue(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
+		t.Helper()
 		for name, start := range map[string]time.Time{"today": time.Now().UTC(), "past": registrytest.Start} {
 			t.Run(name, func(t *testing.T) { testReportByValue(t, newAttribution(t, e, start)) })
 		}

@@ -74,7 +74,7 @@ func (DimensionValue) Fields() []ent.Field {
 		field.Enum("kind").Values("value", "unassigned", "other").Default("value").Immutable().
 			Comment("a value; what has no tag; or what came after the last value that there was room for"),
 		field.String("name").Immutable().Comment(
-			"the tag; of several tags a sorted JSON array; of a composite one of the ids of its parts' values; of a"+
+			"the tag; of several tags a sorted JSON array; of a composite one of the ids of its parts' values; of a" +
 				" consumer its id; empty: unassigned or other"),
 		field.Time("since").Immutable().Comment("requests from this instant on count under it, UTC"),
 	}
