@@ -23,7 +23,9 @@ func Waiting(r *Registry) (n int) {
 }
 
 // Fold adds the requests to a model to the periods of their values, as the registry does by itself.
-func Fold(ctx context.Context, r *Registry, model uuid.UUID) error { return r.commits.Fold(ctx, model) }
+func Fold(ctx context.Context, r *Registry, model uuid.UUID) error {
+	return r.commits.Fold(ctx, model, r.now())
+}
 
 // WithoutPolling lets callers who wait for a key ask again when they are woken, and not every 250 ms.
 func WithoutPolling(r *Registry) { r.waiters.poll = time.Hour }

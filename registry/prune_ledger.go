@@ -63,7 +63,7 @@ func (p *pruner) foldSteps(ctx context.Context) (steps []step, err error) {
 		err := scan(&model)
 		steps = append(steps, func(ctx context.Context) (outcome, error) {
 			return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
-				more, err := p.r.commits.FoldSome(ctx, tx, model)
+				more, err := p.r.commits.FoldSome(ctx, tx, model, timeOf(tx))
 				if more {
 					return unfinished, err
 				}

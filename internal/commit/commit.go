@@ -220,23 +220,24 @@ func (m *Committer) countRecorded(calls []Call, errs []error) {
 }
 
 // foldAll folds models. An error leaves requests in the tail: the next fold takes them.
-func (m *Committer) foldAll(ctx context.Context, models []uuid.UUID) {
+func (m *Committer) foldAll(ctx context.Context, due dueModels) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	b, err := dimension.Read(ctx, ent.NewClient(ent.Driver(m.DB.Fresh())))
 	if err != nil || len(b.All) == 0 { // most registries have none
 		return
 	}
-	for _, id := range models {
-		_ = m.Fold(ctx, id)
+	for _, id := range due.models {
+		_ = m.Fold(ctx, id, due.now)
 	}
 }
 
-// Fold adds the requests of a model to the periods of their values, but for those that may still be overtaken.
-func (m *Committer) Fold(ctx context.Context, model uuid.UUID) error {
+// Fold adds the requests of a model, as of an instant, to the periods of their values, but for those that may still be
+// overtaken.
+func (m *Committer) Fold(ctx context.Context, model uuid.UUID, now time.Time) error {
 	for more := true; more; {
 		err := m.Write(ctx, func(tx *ent.Client) (err error) {
-			more, err = m.FoldSome(ctx, tx, model)
+			more, err = m.FoldSome(ctx, tx, model, now)
 			return err
 		})
 		if err != nil {
@@ -247,7 +248,9 @@ func (m *Committer) Fold(ctx context.Context, model uuid.UUID) error {
 }
 
 // FoldSome is Fold for the first requests, in a transaction. It reports whether there are more.
-func (m *Committer) FoldSome(ctx context.Context, tx *ent.Client, model uuid.UUID) (more bool, err error) {
+func (m *Committer) FoldSome(
+	ctx context.Context, tx *ent.Client, model uuid.UUID, now time.Time,
+) (more bool, err error) {
 	if m.engine == dialect.Postgres { // the dimensions stay as they are
 		if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", PolicyLock); err != nil {
 			return false, err
@@ -258,7 +261,7 @@ func (m *Committer) FoldSome(ctx context.Context, tx *ent.Client, model uuid.UUI
 		return false, err
 	}
 	return b.book.Fold(ctx, tx, m.engine, &m.dimensions, dimension.Tail{
-		Model: model, Now: m.Clock(), Limit: foldAtOnce,
+		Model: model, Now: now, Limit: foldAtOnce,
 	})
 }
 

@@ -23,7 +23,7 @@ const (
 type folder struct {
 	mu     sync.Mutex
 	models map[uuid.UUID]tally
-	due    chan []uuid.UUID // one list at most waits
+	due    chan dueModels // one list at most waits
 	closed bool
 
 	cancel context.CancelFunc
@@ -36,16 +36,22 @@ type tally struct {
 	since  time.Time
 }
 
+// dueModels are models to be folded, as of an instant.
+type dueModels struct {
+	models []uuid.UUID
+	now    time.Time
+}
+
 // newFolder returns a folder that calls fold for the models that are due.
-func newFolder(fold func(ctx context.Context, models []uuid.UUID)) *folder {
+func newFolder(fold func(ctx context.Context, due dueModels)) *folder {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &folder{
-		models: map[uuid.UUID]tally{}, due: make(chan []uuid.UUID, 1), cancel: cancel, ended: make(chan struct{}),
+		models: map[uuid.UUID]tally{}, due: make(chan dueModels, 1), cancel: cancel, ended: make(chan struct{}),
 	}
 	go func() {
 		defer close(f.ended)
-		for models := range f.due {
-			fold(ctx, models)
+		for due := range f.due {
+			fold(ctx, due)
 		}
 	}()
 	return f
@@ -74,7 +80,7 @@ func (f *folder) count(requests []uuid.UUID, now time.Time) {
 		}
 	}
 	if len(due) > 0 {
-		f.due <- due // nobody else sends
+		f.due <- dueModels{due, now} // nobody else sends
 	}
 }
 
