@@ -165,7 +165,7 @@ func (r *Registry) FindDimension(ctx context.Context, name string) (*ent.Dimensi
 
 // DimensionFilter selects dimensions.
 type DimensionFilter struct {
-	Retired bool // select retired dimensions instead of those that count
+	Retired bool // select retired dimensions; false: live ones
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
 	After uuid.UUID // the last dimension of the page before; zero: the first page

@@ -77,7 +77,7 @@ func testDimensions(t *testing.T, e engine) {
 	require.Len(t, retired, 2)
 }
 
-// TestDimensionRefuses refuses what is no dimension, and reports by what is none.
+// TestDimensionRefuses: wrong dimensions are refused, and so are reports by unknown ones.
 func TestDimensionRefuses(t *testing.T) { eachEngine(t, testDimensionRefuses) }
 
 func testDimensionRefuses(t *testing.T, e engine) {

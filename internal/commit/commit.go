@@ -219,17 +219,24 @@ func (m *Committer) countRecorded(calls []Call, errs []error) {
 	m.folds.count(models, m.Clock())
 }
 
-// foldAll folds models. An error leaves requests in the tail: the next fold takes them.
-func (m *Committer) foldAll(ctx context.Context, due dueModels) {
+// foldAll folds models, and returns those that could not be folded. Reports read their requests from the tail, and Prune
+// tells why.
+func (m *Committer) foldAll(ctx context.Context, due dueModels) (failed []uuid.UUID) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	b, err := dimension.Read(ctx, ent.NewClient(ent.Driver(m.DB.Fresh())))
-	if err != nil || len(b.All) == 0 { // most registries have none
-		return
+	switch {
+	case err != nil:
+		return due.models
+	case len(b.All) == 0: // most registries have none
+		return nil
 	}
 	for _, id := range due.models {
-		_ = m.Fold(ctx, id, due.now)
+		if m.Fold(ctx, id, due.now) != nil {
+			failed = append(failed, id)
+		}
 	}
+	return failed
 }
 
 // Fold adds the requests of a model, as of an instant, to the periods of their values, but for those that may still be

@@ -14,6 +14,8 @@ const (
 	foldEvents = 1024
 	// foldAge is after how long it folds fewer.
 	foldAge = time.Hour
+	// foldAgain is after how long it tries again what it could not fold.
+	foldAgain = time.Minute
 	// foldAtOnce is how many requests are folded in one transaction.
 	foldAtOnce = 2048
 )
@@ -42,8 +44,9 @@ type dueModels struct {
 	now    time.Time
 }
 
-// newFolder returns a folder that calls fold for the models that are due.
-func newFolder(fold func(ctx context.Context, due dueModels)) *folder {
+// newFolder returns a folder that calls fold for the models that are due. Fold returns those that are to be tried
+// again.
+func newFolder(fold func(ctx context.Context, due dueModels) (failed []uuid.UUID)) *folder {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &folder{
 		models: map[uuid.UUID]tally{}, due: make(chan dueModels, 1), cancel: cancel, ended: make(chan struct{}),
@@ -51,7 +54,7 @@ func newFolder(fold func(ctx context.Context, due dueModels)) *folder {
 	go func() {
 		defer close(f.ended)
 		for due := range f.due {
-			fold(ctx, due)
+			f.postpone(fold(ctx, due), due.now)
 		}
 	}()
 	return f
@@ -81,6 +84,15 @@ func (f *folder) count(requests []uuid.UUID, now time.Time) {
 	}
 	if len(due) > 0 {
 		f.due <- dueModels{due, now} // nobody else sends
+	}
+}
+
+// postpone has models folded again some time after an instant.
+func (f *folder) postpone(failed []uuid.UUID, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range failed {
+		f.models[id] = tally{events: f.models[id].events + 1, since: now.Add(foldAgain - foldAge)}
 	}
 }
 
