@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -119,7 +120,7 @@ func (r *Registry) CreateDimension(ctx context.Context, in DimensionInput) (*ent
 			if err := tx.DimensionValue.CreateBulk(none, other).Exec(ctx); err != nil {
 				return nil, err
 			}
-			return d, r.commits.Overtaken(ctx, tx, d.ID, d.Since)
+			return d, dimension.Overtaken(ctx, tx, r.db.Dialect(), d.ID, d.Since)
 		})
 }
 
@@ -255,7 +256,8 @@ func (r *Registry) RetireDimension(ctx context.Context, id uuid.UUID) error {
 func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) error {
 	d, err := tx.Dimension.Query().Where(entdimension.ID(dimension.ConsumerID)).Only(ctx)
 	if ent.IsNotFound(err) {
-		if err := r.lockPolicy(ctx, tx); err != nil { // folds share it
+		// Folds share it. It comes after the consumer's own row, which nobody else knows.
+		if err := r.lockPolicy(ctx, tx); err != nil {
 			return err
 		}
 		now := timeOf(tx)
@@ -275,7 +277,7 @@ func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) 
 			err = r.raisePolicy(ctx, tx)
 		}
 		if err == nil {
-			err = r.commits.Overtaken(ctx, tx, d.ID, d.Since)
+			err = dimension.Overtaken(ctx, tx, r.db.Dialect(), d.ID, d.Since)
 		}
 	}
 	if err != nil {
@@ -286,9 +288,8 @@ func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) 
 
 // tailOfConsumersSQL looks for a request for one of some consumers that is not folded. SQLite reads the left side of a
 // CROSS JOIN first.
-const tailOfConsumersSQL = "SELECT e.consumer_id FROM models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id" +
-	" CROSS JOIN usage_events AS e WHERE e.consumer_id IN %s AND e.model_id = m.id" +
-	" AND e.id > COALESCE(f.folded_to, m.id) LIMIT 1"
+const tailOfConsumersSQL = "SELECT e.consumer_id FROM " + ledger.ModelsFolded + " CROSS JOIN usage_events AS e" +
+	" WHERE e.consumer_id IN %s AND e.model_id = m.id AND e.id > " + ledger.FoldedTo + " LIMIT 1"
 
 // noValues removes the values of consumers that are purged. It fails if there is usage under one of them: in a sum, or
 // of a request that is not folded yet.

@@ -56,8 +56,9 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 // foldSteps returns the steps that add requests to the sums by value, one for each model with requests that are about
 // to go.
 func (p *pruner) foldSteps(ctx context.Context) (steps []step, err error) {
-	const query = "SELECT m.id FROM models AS m WHERE EXISTS (SELECT 1 FROM dimensions)" +
-		" AND EXISTS (SELECT 1 FROM usage_events AS e WHERE e.model_id = m.id AND e.id < $1) ORDER BY m.id"
+	const query = "SELECT m.id FROM " + ledger.ModelsFolded + " WHERE EXISTS (SELECT 1 FROM dimensions) AND EXISTS" +
+		" (SELECT 1 FROM usage_events AS e WHERE e.model_id = m.id AND e.id > " + ledger.FoldedTo + " AND e.id < $1)" +
+		" ORDER BY m.id"
 	err = bulk.Scan(ctx, p.r.fresh, query, []any{ledger.FirstEventID(p.events)}, func(scan func(...any) error) error {
 		var model uuid.UUID
 		err := scan(&model)

@@ -73,7 +73,7 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 		return RepairResult{}, translate(ctx, op, err)
 	}
 	done := &repair{r: r, reader: proof.NewReader(r.db, r.fresh, r.inTx), keys: map[uuid.UUID]bool{}}
-	err := done.begin(ctx)
+	err := r.lockBudgets(ctx)
 	if err == nil {
 		err = done.reader.Each(ctx, func(d *proof.Day) error { return done.day(ctx, d) })
 	}
@@ -109,14 +109,6 @@ type repair struct {
 	all    bool               // the days of any key may be in doubt
 	// doubtful: what consumers have spent may be in doubt.
 	doubtful bool
-}
-
-// begin takes the policy's lock within a transaction, before those of models.
-func (done *repair) begin(ctx context.Context) error {
-	if !done.r.inTx {
-		return nil
-	}
-	return done.r.lockBudgets(ctx, done.r.client)
 }
 
 // changed returns the numbers of rows that were changed; nil: none was.

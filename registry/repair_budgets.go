@@ -30,21 +30,29 @@ func (done *repair) budgets(ctx context.Context) error {
 	if len(v.wrong) == 0 || done.doubtful {
 		return nil
 	}
-	return r.pieces(ctx, "counters of budgets", func() (more bool, err error) {
-		id := v.wrong[0]
-		v.wrong = v.wrong[1:]
-		return len(v.wrong) > 0, done.budget(ctx, id)
-	})
+	done.Counters, err = r.setCounters(ctx, "counters of budgets", v.wrong)
+	return err
 }
 
-// budget sets the wrong counters of a budget, which it reads again under the policy's lock.
-func (done *repair) budget(ctx context.Context, id uuid.UUID) error {
-	r, n := done.r, 0
-	err := r.writeAlone(ctx, fmt.Sprintf("budget %s", id), nil, func(tx *ent.Client) error {
+// setCounters sets the wrong counters of budgets, each of them in a transaction, and returns how many it has set.
+func (r *Registry) setCounters(ctx context.Context, op string, budgets []uuid.UUID) (set int64, err error) {
+	if len(budgets) == 0 {
+		return 0, nil
+	}
+	err = r.pieces(ctx, op, func() (more bool, err error) {
+		n, err := r.setCountersOf(ctx, budgets[0])
+		set, budgets = set+n, budgets[1:]
+		return len(budgets) > 0, err
+	})
+	return set, err
+}
+
+// setCountersOf sets the wrong counters of a budget, which it reads under the policy's lock.
+func (r *Registry) setCountersOf(ctx context.Context, id uuid.UUID) (n int64, err error) {
+	err = r.writeAlone(ctx, fmt.Sprintf("budget %s", id), nil, func(tx *ent.Client) error {
 		if err := r.lockPolicy(ctx, tx); err != nil {
 			return err
 		}
-		n = 0
 		row, err := tx.Budget.Query().Where(entbudget.ID(id)).Only(ctx)
 		if ent.IsNotFound(err) { // it was deleted meanwhile
 			return nil
@@ -56,27 +64,22 @@ func (done *repair) budget(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		n = len(wrong)
+		n = int64(len(wrong))
 		return r.commits.SetCounters(ctx, tx, timeOf(tx), wrong)
 	})
-	if err == nil {
-		done.Counters += int64(n)
+	if err != nil {
+		n = 0
 	}
-	return err
+	return n, err
 }
 
 // recountBudgets sets the counters of all budgets to what the ledger has.
 func (r *Registry) recountBudgets(ctx context.Context, op string) error {
 	ids, err := r.fresh.Budget.Query().Order(entbudget.ByID()).IDs(ctx)
-	if err != nil || len(ids) == 0 {
-		return translate(ctx, op, err)
+	if err == nil {
+		_, err = r.setCounters(ctx, op, ids)
 	}
-	done := repair{r: r}
-	return r.pieces(ctx, op, func() (more bool, err error) {
-		id := ids[0]
-		ids = ids[1:]
-		return len(ids) > 0, done.budget(ctx, id)
-	})
+	return translate(ctx, op, err)
 }
 
 // paths writes the paths of consumers anew that do not follow from their parents, also in their open leases. A consumer

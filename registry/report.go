@@ -159,8 +159,7 @@ func (r *Registry) steadily(ctx context.Context, read func(ledger.Horizons) erro
 			break
 		}
 		before := h
-		if h, err = ledger.ReadHorizons(ctx, r.client); err == nil && h.Events.Equal(before.Events) &&
-			h.Quarters.Equal(before.Quarters) {
+		if h, err = ledger.ReadHorizons(ctx, r.client); err == nil && h.Equal(before) {
 			return nil
 		}
 	}

@@ -37,13 +37,14 @@ func (p *valueReport) readNames(ctx context.Context) (map[uuid.UUID]namedValue, 
 	const query = "SELECT v.id, v.dimension_id, CASE v.kind WHEN 'other' THEN '" + OtherValue + "' ELSE v.name END," +
 		" COALESCE(c.path, '') FROM dimension_values AS v LEFT JOIN " + consumer.Table + " AS c ON c.id = v.id" +
 		" WHERE v.dimension_id IN %s"
-	return names, bulk.ScanIn(ctx, p.client, query, dims, func(scan func(...any) error) error {
+	err := bulk.ScanIn(ctx, p.client, query, dims, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var v namedValue
 		err := scan(&id, &v.dimension, &v.name, &v.path)
 		names[id] = v
 		return err
 	})
+	return names, err
 }
 
 // choice is one way in which a value counts under a dimension.

@@ -380,8 +380,9 @@ func (p *valueReport) learnValues(ctx context.Context) error {
 		for _, part := range p.of.Parts {
 			ids = append(ids, p.book.Named(part).Unassigned.String())
 		}
+		nobody := dimension.NameOf(ids)
 		for id, v := range names {
-			if v.dimension == p.of.ID && v.name == dimension.NameOf(ids) {
+			if v.dimension == p.of.ID && v.name == nobody {
 				p.nobody = id
 			}
 		}

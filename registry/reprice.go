@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -86,8 +85,8 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult,
 	if err != nil || !exists {
 		return RepriceResult{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
-	if r.inTx && !in.DryRun { // before the model's lock
-		if err := r.lockBudgets(ctx, r.client); err != nil {
+	if !in.DryRun {
+		if err := r.lockBudgets(ctx); err != nil {
 			return RepriceResult{}, translate(ctx, op, err)
 		}
 	}
@@ -123,28 +122,38 @@ func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price)
 func (p *repricing) move(
 	of ledger.Period, start, end time.Time, was ledger.Sums,
 ) (to uuid.UUID, is ledger.Sums, moved bool, err error) {
-	var known *money.USD
-	q := p.target(of.Price, start, end)
-	if q != nil && was.Requests > was.Unknown && (!p.unpricedAlone || was.Unpriced > was.Unknown) {
-		known, err = ledger.CostAt(q, was.Meters())
-	}
-	if err != nil || known == nil {
+	if to, is, err = p.priceAnew(of.Price, start, end, was); err != nil || to == uuid.Nil {
 		p.piece.StillUnpriced += was.Unpriced
 		return uuid.Nil, was, false, err
 	}
-	is = was
-	is.Reprice(*known)
 	err = p.piece.add(RepriceResult{
 		Requests: was.Requests, Priced: was.Unpriced - is.Unpriced, StillUnpriced: is.Unpriced, Before: was.Cost,
-		After: *known,
+		After: is.Cost,
 	})
 	if err == nil {
-		err = p.shift(of, was, q.ID, is)
+		err = p.shift(of, was, to, is)
 	}
 	if err == nil && of.Grain != ledger.DayGrain {
-		err = p.shift(of.Day(), was, q.ID, is)
+		err = p.shift(of.Day(), was, to, is)
 	}
-	return q.ID, is, err == nil, err
+	return to, is, err == nil, err
+}
+
+// priceAnew returns the price that usage should have, and the usage at that price; a zero id if it stays as it is.
+func (p *repricing) priceAnew(
+	from uuid.UUID, start, end time.Time, was ledger.Sums,
+) (to uuid.UUID, is ledger.Sums, err error) {
+	q := p.target(from, start, end)
+	if q == nil || was.Requests == was.Unknown || p.unpricedAlone && was.Unpriced == was.Unknown {
+		return uuid.Nil, was, nil
+	}
+	known, err := ledger.CostAt(q, was.Meters())
+	if err != nil || known == nil {
+		return uuid.Nil, was, err
+	}
+	is = was
+	is.Reprice(*known)
+	return q.ID, is, nil
 }
 
 // repricing is the state of pricing usage anew.
@@ -237,7 +246,7 @@ func (p *repricing) moveEvent(e *ledger.Event, whole bool) error {
 
 // moveInValues moves an event in the sums by value, if it is in them.
 func (p *repricing) moveInValues(e *ledger.Event, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
-	if bytes.Compare(e.ID[:], p.folded[:]) > 0 {
+	if !e.IsFolded(p.folded) {
 		return nil
 	}
 	values, err := p.book.Of(e, nil)
@@ -245,15 +254,10 @@ func (p *repricing) moveInValues(e *ledger.Event, was ledger.Sums, to uuid.UUID,
 		return err
 	}
 	for _, v := range values {
-		under := e.Quarter().Under(v.Value)
-		if err := p.shift(under.Day(), was, to, is); err != nil {
-			return err
-		}
-		if v.DaysOnly {
-			continue
-		}
-		if err := p.shift(under, was, to, is); err != nil {
-			return err
+		for _, of := range v.Periods(e.Quarter()) {
+			if err := p.shift(of, was, to, is); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

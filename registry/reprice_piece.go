@@ -339,15 +339,16 @@ func (p *repricing) readValues(
 	query := "SELECT t.value_id, t.price_id, t.period_start, t." + strings.Join(ledger.SumColumns, ", t.") + " FROM " +
 		ledger.Tables[of.Table()].Name + " AS t JOIN dimension_values AS v ON v.id = t.value_id WHERE t.model_id = $1" +
 		" AND t.period_start >= $2 AND t.period_start < $3 AND v.dimension_id = $4 ORDER BY t.period_start"
-	return rows, bulk.Scan(ctx, tx, query, []any{p.model, from, p.at, d.ID}, func(scan func(...any) error) error {
+	err = bulk.Scan(ctx, tx, query, []any{p.model, from, p.at, d.ID}, func(scan func(...any) error) error {
 		if err := scan(cells.Addresses...); err != nil {
 			return err
 		}
 		of.Start = utc.Of(of.Start)
 		was, err := cells.Read()
-		rows = append(rows, valueRow{of: of, was: was, is: was})
+		rows = append(rows, valueRow{of: of, was: was})
 		return err
 	})
+	return rows, err
 }
 
 // moveTogether moves the values of one dimension in a period.
@@ -357,18 +358,11 @@ func (p *repricing) moveTogether(ctx context.Context, tx *ent.Client, engine str
 	for i := range rows {
 		w := &rows[i]
 		requests += w.was.Requests
-		q := p.target(w.of.Price, w.of.Start, w.of.End())
-		if q == nil || w.was.Requests == w.was.Unknown || p.unpricedAlone && w.was.Unpriced == w.was.Unknown {
-			continue
-		}
-		known, err := ledger.CostAt(q, w.was.Meters())
-		if err != nil {
+		var err error
+		if w.to, w.is, err = p.priceAnew(w.of.Price, w.of.Start, w.of.End(), w.was); err != nil {
 			return err
 		}
-		if known != nil {
-			w.to, moved = q.ID, true
-			w.is.Reprice(*known)
-		}
+		moved = moved || w.to != uuid.Nil
 	}
 	if !moved {
 		return nil

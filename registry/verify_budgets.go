@@ -28,10 +28,8 @@ type verifiedBudgets struct {
 // verifyBudgets checks the paths of consumers and the counters of budgets in one state of the database. Within a
 // transaction on PostgreSQL it takes the policy's lock, which must come before those of models.
 func (r *Registry) verifyBudgets(ctx context.Context) (v verifiedBudgets, err error) {
-	if r.inTx {
-		if err := r.lockBudgets(ctx, r.client); err != nil {
-			return v, err
-		}
+	if err := r.lockBudgets(ctx); err != nil {
+		return v, err
 	}
 	for {
 		var of ledger.Horizons
@@ -46,22 +44,23 @@ func (r *Registry) verifyBudgets(ctx context.Context) (v verifiedBudgets, err er
 		}
 		// On PostgreSQL a snapshot does not keep a partition of events from being dropped.
 		h, err := ledger.ReadHorizons(ctx, r.fresh)
-		if err != nil || h.Events.Equal(of.Events) && h.Quarters.Equal(of.Quarters) {
+		if err != nil || h.Equal(of) {
 			return v, err
 		}
 	}
 }
 
-// lockBudgets keeps others from what counters are compared with, if there are budgets.
-func (r *Registry) lockBudgets(ctx context.Context, tx *ent.Client) error {
-	if r.db.Dialect() != dialect.Postgres { // which has one writer
+// lockBudgets keeps others, within a transaction on PostgreSQL, from what counters are compared with. It comes before
+// the locks of models.
+func (r *Registry) lockBudgets(ctx context.Context) error {
+	if !r.inTx || r.db.Dialect() != dialect.Postgres {
 		return nil
 	}
-	some, err := tx.Budget.Query().Exist(ctx)
+	some, err := r.client.Budget.Query().Exist(ctx)
 	if err != nil || !some {
 		return err
 	}
-	return r.lockPolicy(ctx, tx)
+	return r.lockPolicy(ctx, r.client)
 }
 
 func (r *Registry) verifyBudgetsIn(ctx context.Context, client *ent.Client) (v verifiedBudgets, err error) {
@@ -122,10 +121,11 @@ const wrongPathsSQL = "SELECT c.id, c.path, COALESCE(p.path || '/', '') || CAST(
 
 // wrongPaths returns the consumers whose paths do not follow from those of their parents.
 func wrongPaths(ctx context.Context, client *ent.Client) (all []proof.Difference, err error) {
-	return all, bulk.Scan(ctx, client, wrongPathsSQL, nil, func(scan func(...any) error) error {
+	err = bulk.Scan(ctx, client, wrongPathsSQL, nil, func(scan func(...any) error) error {
 		d := proof.Difference{Kind: proof.WrongPath, Table: consumer.Table, Field: consumer.FieldPath}
 		err := scan(&d.Subject, &d.Have, &d.Want)
 		all = append(all, d)
 		return err
 	})
+	return all, err
 }

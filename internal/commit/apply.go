@@ -1,7 +1,6 @@
 package commit
 
 import (
-	"bytes"
 	"fmt"
 	"time"
 
@@ -153,7 +152,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 		k.Use(at, b.now, took)
 	}
 	b.events = append(b.events, event)
-	if folded := b.folded[event.Model]; bytes.Compare(event.ID[:], folded[:]) <= 0 {
+	if event.IsFolded(b.folded[event.Model]) {
 		b.late = append(b.late, event)
 	}
 	b.recorded[req.RequestID] = req.Fingerprint

@@ -80,9 +80,6 @@ func (m *Committer) DoWithin(
 		refused = verdicts[0]
 		return nil
 	})
-	if err == nil {
-		m.countRecorded(calls, []error{refused})
-	}
 	return cmp.Or(err, refused)
 }
 
@@ -258,10 +255,8 @@ func (m *Committer) Fold(ctx context.Context, model uuid.UUID, now time.Time) er
 func (m *Committer) FoldSome(
 	ctx context.Context, tx *ent.Client, model uuid.UUID, now time.Time,
 ) (more bool, err error) {
-	if m.engine == dialect.Postgres { // the dimensions stay as they are
-		if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", PolicyLock); err != nil {
-			return false, err
-		}
+	if err := m.sharePolicy(ctx, tx); err != nil { // the dimensions stay as they are
+		return false, err
 	}
 	b := batch{env: &m.env, tx: tx}
 	if err := b.openBook(ctx); err != nil {
@@ -270,12 +265,6 @@ func (m *Committer) FoldSome(
 	return b.book.Fold(ctx, tx, m.engine, &m.dimensions, dimension.Tail{
 		Model: model, Now: now, Limit: foldAtOnce,
 	})
-}
-
-// Overtaken adds the requests to a new dimension that folds have passed already: those of its own instant, and of
-// clocks that are ahead.
-func (m *Committer) Overtaken(ctx context.Context, tx *ent.Client, id uuid.UUID, since time.Time) error {
-	return dimension.Overtaken(ctx, tx, m.engine, id, since)
 }
 
 // isFault reports whether one call of a batch may have caused an error, such as a sum that does not fit. The others can

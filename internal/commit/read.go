@@ -99,7 +99,7 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 // The numbers of placeholders ascend, because SQLite takes them for names and counts by itself.
 const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, '')," +
 	" COALESCE(p.min_context_tokens, 0), " + ledger.RateColumns + "," +
-	" p.effective_from, p.effective_to, COALESCE(f.folded_to, m.id)" +
+	" p.effective_from, p.effective_to, " + ledger.FoldedTo +
 	" FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
 	" LEFT JOIN usage_folds AS f ON f.model_id = m.id" +
 	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
@@ -144,15 +144,22 @@ func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []strin
 	})
 }
 
+// sharePolicy keeps changes of what processes remember waiting until a transaction ends.
+func (e *env) sharePolicy(ctx context.Context, tx bulk.Execer) error {
+	if e.engine != dialect.Postgres {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", PolicyLock)
+	return err
+}
+
 // learnOwners takes the policy's lock and finds the consumers that calls name, with all above them.
 func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
 	if len(n.owners)+len(n.accessKeys) == 0 && !n.tagged {
 		return nil
 	}
-	if b.engine == dialect.Postgres {
-		if _, err := b.tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", PolicyLock); err != nil {
-			return err
-		}
+	if err := b.sharePolicy(ctx, b.tx); err != nil {
+		return err
 	}
 	if n.tagged {
 		if err := b.openBook(ctx); err != nil {

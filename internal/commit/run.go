@@ -70,10 +70,6 @@ func (b *batch) write(ctx context.Context) error {
 	if err := b.attribute(ctx); err != nil {
 		return err
 	}
-	added, changed, err := ledger.AddUp(ctx, b.tx, b.engine, b.periods, b.stored)
-	if err != nil {
-		return err
-	}
 	var to bulk.Execer = b.tx
 	var one bulk.Together
 	if b.engine == dialect.Postgres {
@@ -84,10 +80,7 @@ func (b *batch) write(ctx context.Context) error {
 	if err := ledger.InsertEvents(ctx, to, b.engine, b.events); err != nil {
 		return err
 	}
-	if err := ledger.Write(ctx, to, b.engine, added, b.stored); err != nil {
-		return err
-	}
-	if err := ledger.Add(ctx, to, b.engine, changed, b.stored, b.periods); err != nil {
+	if err := ledger.AddTo(ctx, b.tx, to, b.engine, b.periods, b.stored); err != nil {
 		return err
 	}
 	if err := insertLease.Run(ctx, to, b.engine, leaseRows(b.opened)); err != nil {

@@ -95,9 +95,9 @@ var (
 		takenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
 	spentOfAll = spentOfEvents + "usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
 		" AND e.id >= $%d AND e.id < $%d"
-	spentOfTail = spentOfEvents + "models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id" +
+	spentOfTail = spentOfEvents + ledger.ModelsFolded +
 		" CROSS JOIN usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
-		" AND e.model_id = m.id AND e.id > COALESCE(f.folded_to, m.id) AND e.id >= $%d AND e.id < $%d"
+		" AND e.model_id = m.id AND e.id > " + ledger.FoldedTo + " AND e.id >= $%d AND e.id < $%d"
 )
 
 const (
@@ -143,7 +143,7 @@ func (s stretch) read(ctx context.Context, tx bulk.Querier, path string) (all []
 		return nil, nil
 	}
 	query, args := s.query(path)
-	return all, bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
+	err = bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
 		var one spent
 		var tokens, cost [2]int64
 		took := &one.took
@@ -153,4 +153,5 @@ func (s stretch) read(ctx context.Context, tx bulk.Querier, path string) (all []
 		all = append(all, one)
 		return err
 	})
+	return all, err
 }

@@ -92,6 +92,15 @@ type Counted struct {
 	Value uuid.UUID
 }
 
+// Periods returns the periods of the value that count the requests of a quarter, the finest first.
+func (c Counted) Periods(quarter ledger.Period) []ledger.Period {
+	under := quarter.Under(c.Value)
+	if c.DaysOnly {
+		return []ledger.Period{under.Day()}
+	}
+	return []ledger.Period{under, under.Day()}
+}
+
 // Of returns the values that a request counts under, one for each dimension that counts it. Values that a book has not
 // learned are unknown: missing is called for them, if it is not nil.
 func (b *Book) Of(e *ledger.Event, missing func(*Dimension, string)) (all []Counted, err error) {
@@ -219,12 +228,7 @@ func (b *Book) addTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event, onl
 		if only != uuid.Nil && v.ID != only {
 			continue
 		}
-		under := quarter.Under(v.Value)
-		of := []ledger.Period{under, under.Day()}
-		if v.DaysOnly {
-			of = of[1:]
-		}
-		for _, p := range of {
+		for _, p := range v.Periods(quarter) {
 			s := periods[p]
 			if err := s.Merge(one); err != nil {
 				return err

@@ -3,6 +3,7 @@ package dimension
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -80,7 +81,7 @@ func (b *Book) Fold(ctx context.Context, tx *ent.Client, engine string, m *Memor
 			return false, err
 		}
 	}
-	if err := addUp(ctx, tx, engine, sums); err != nil {
+	if err := ledger.AddTo(ctx, tx, tx, engine, sums, map[ledger.Period]ledger.Sums{}); err != nil {
 		return false, err
 	}
 	return more, keepFold.Run(ctx, tx, engine, [][]any{{usagefold.DefaultID(), tail.Model, last}})
@@ -98,7 +99,7 @@ func Overtaken(ctx context.Context, tx *ent.Client, engine string, id uuid.UUID,
 	})
 	var passed []ledger.Event
 	models := map[uuid.UUID]uuid.UUID{}
-	err = ledger.ReadEvents(ctx, tx, uuid.Nil, ledger.FirstEventID(since), lastID, maxOvertaken,
+	err = ledger.ReadEvents(ctx, tx, uuid.Nil, ledger.FirstEventID(since), ledger.FirstEventID(utc.End), maxOvertaken,
 		func(e ledger.Event, err error) error {
 			if err == nil {
 				e.At = utc.Of(e.At)
@@ -106,8 +107,12 @@ func Overtaken(ctx context.Context, tx *ent.Client, engine string, id uuid.UUID,
 			}
 			return nil
 		})
-	if err != nil || len(passed) == 0 {
+	switch {
+	case err != nil || len(passed) == 0:
 		return err
+	case len(passed) == maxOvertaken:
+		return fmt.Errorf("%w: %d requests are younger than the dimension: is a clock wrong?", fault.ErrInvalidData,
+			maxOvertaken)
 	}
 	if engine == dialect.Postgres {
 		if err := ledger.LockModels(ctx, tx, slices.Collect(maps.Keys(models))); err != nil {
@@ -125,34 +130,18 @@ func Overtaken(ctx context.Context, tx *ent.Client, engine string, id uuid.UUID,
 	sums := map[ledger.Period]ledger.Sums{}
 	for i := range passed {
 		e := &passed[i]
-		if less(models[e.Model], e.ID) {
+		if !e.IsFolded(models[e.Model]) {
 			continue
 		}
 		if err := b.addTo(sums, e, id); err != nil && !errors.Is(err, fault.ErrCorrupt) {
 			return err
 		}
 	}
-	return addUp(ctx, tx, engine, sums)
+	return ledger.AddTo(ctx, tx, tx, engine, sums, map[ledger.Period]ledger.Sums{})
 }
 
 // maxOvertaken bounds how many events Overtaken reads.
 const maxOvertaken = 1_000_000
-
-// lastID is beyond the ids of all events.
-var lastID = uuid.MustParse("ffffffff-ffff-7fff-bfff-ffffffffffff")
-
-// addUp adds sums to the stored ones.
-func addUp(ctx context.Context, tx *ent.Client, engine string, sums map[ledger.Period]ledger.Sums) error {
-	stored := map[ledger.Period]ledger.Sums{}
-	added, changed, err := ledger.AddUp(ctx, tx, engine, sums, stored)
-	if err == nil {
-		err = ledger.Write(ctx, tx, engine, added, stored)
-	}
-	if err == nil {
-		err = ledger.Add(ctx, tx, engine, changed, stored, sums)
-	}
-	return err
-}
 
 // bounds returns the last event of a model that is folded, and the instant up to which the others can be.
 func (b *Book) bounds(ctx context.Context, tx *ent.Client, tail Tail) (after uuid.UUID, until time.Time, err error) {

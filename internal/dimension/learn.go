@@ -75,11 +75,9 @@ func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
 	return b, err
 }
 
-// FoldedTo returns the last event of a model that is folded. What happened before the model was created is, too: ids
-// of models begin with their time, as those of events do.
+// FoldedTo returns the last event of a model that is folded.
 func FoldedTo(ctx context.Context, tx bulk.Querier, model uuid.UUID) (to uuid.UUID, err error) {
-	err = bulk.Scan(ctx, tx, "SELECT COALESCE(f.folded_to, m.id) FROM models AS m LEFT JOIN usage_folds AS f"+
-		" ON f.model_id = m.id WHERE m.id = $1", []any{model}, func(scan func(...any) error) error { return scan(&to) })
+	err = bulk.Scan(ctx, tx, "SELECT "+ledger.FoldedTo+" FROM "+ledger.ModelsFolded+" WHERE m.id = $1", []any{model}, func(scan func(...any) error) error { return scan(&to) })
 	return to, err
 }
 
@@ -141,11 +139,11 @@ func (b *Book) learn(
 		return nil
 	}
 	for range 2 {
-		names := map[place]bool{}
+		names, asked := map[place]bool{}, map[uuid.UUID]bool{}
 		for i := range events {
 			_, err := b.Of(&events[i], func(d *Dimension, name string) {
-				if d.Kind != entdimension.KindComposite || b.knowsParts(d, names) {
-					names[place{d.ID, name}] = true
+				if d.Kind != entdimension.KindComposite || b.knowsParts(d, asked) {
+					names[place{d.ID, name}], asked[d.ID] = true, true
 				}
 			})
 			if err != nil && add != nil {
@@ -169,16 +167,12 @@ func (b *Book) learn(
 	return nil
 }
 
-// knowsParts reports whether no part of a composite is being looked up.
-func (b *Book) knowsParts(d *Dimension, names map[place]bool) bool {
-	for p := range names {
-		for _, part := range d.Parts {
-			if of := b.Named(part); of != nil && of.ID == p.dimension {
-				return false
-			}
-		}
-	}
-	return true
+// knowsParts reports whether no value of a composite's parts is being looked up.
+func (b *Book) knowsParts(d *Dimension, asked map[uuid.UUID]bool) bool {
+	return !slices.ContainsFunc(d.Parts, func(part string) bool {
+		of := b.Named(part)
+		return of != nil && asked[of.ID]
+	})
 }
 
 // read reads values by their names. It returns the names that are not there.
@@ -191,20 +185,17 @@ func (b *Book) read(ctx context.Context, tx bulk.Querier, m *Memory, names map[p
 				texts = append(texts, p.name)
 			}
 		}
-		for some := range slices.Chunk(texts, 1024) {
-			list, args := bulk.In(some)
-			query := fmt.Sprintf("SELECT name, id, since FROM dimension_values WHERE name IN %s AND dimension_id = $%d"+
-				" AND kind = 'value'", list, len(args)+1)
-			err := bulk.Scan(ctx, tx, query, append(args, d.ID), func(scan func(...any) error) error {
-				var name string
-				var v Value
-				err := scan(&name, &v.ID, &v.Since)
-				b.values[place{d.ID, name}] = v
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
+		const query = "SELECT name, id, since FROM dimension_values WHERE name IN %s AND dimension_id = $%d" +
+			" AND kind = 'value'"
+		err := bulk.ScanIn(ctx, tx, query, texts, func(scan func(...any) error) error {
+			var name string
+			var v Value
+			err := scan(&name, &v.ID, &v.Since)
+			b.values[place{d.ID, name}] = v
+			return err
+		}, d.ID)
+		if err != nil {
+			return nil, err
 		}
 	}
 	if m != nil {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -133,6 +134,16 @@ func TagsCell(tags string) *string {
 	return &tags
 }
 
+// ModelsFolded are the models m, and FoldedTo is the last event of one that the sums by value have: see usage_folds.
+// They have what happened before the model was created, too: a model's id begins with its time, as an event's does.
+const (
+	ModelsFolded = "models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id"
+	FoldedTo     = "COALESCE(f.folded_to, m.id)"
+)
+
+// IsFolded reports whether the sums by value have the event, given the last one that they have.
+func (e *Event) IsFolded(to uuid.UUID) bool { return bytes.Compare(e.ID[:], to[:]) <= 0 }
+
 var (
 	eventColumns = "SELECT e.id, e.at, e.model_id, e.api_key_id, e.price_id, e.cost, e.latency_ms, e.success," +
 		" e.usage_status, e.ttft_ms, e.attempt, e.provider_cost, e.consumer_id," +
@@ -141,9 +152,8 @@ var (
 	readEventsOfAll   = readEventsSQL + " ORDER BY e.id LIMIT $3"
 	readEventsOfModel = readEventsSQL + " AND e.model_id = $3 ORDER BY e.id LIMIT $4"
 	// SQLite reads the left side of a CROSS JOIN first: the models.
-	readTailSQL = eventColumns + "models AS m LEFT JOIN usage_folds AS f ON f.model_id = m.id CROSS JOIN " +
-		usageevent.Table + " AS e WHERE e.model_id = m.id AND e.id > COALESCE(f.folded_to, m.id) AND e.id >= $1" +
-		" AND e.id < $2"
+	readTailSQL = eventColumns + ModelsFolded + " CROSS JOIN " + usageevent.Table + " AS e WHERE e.model_id = m.id" +
+		" AND e.id > " + FoldedTo + " AND e.id >= $1 AND e.id < $2"
 )
 
 // ReadEvents calls each for up to limit events between two ids, in their order: of one model, or of all models if model

@@ -94,6 +94,11 @@ const (
 	QuartersPart = "quarters"
 )
 
+// Equal compares horizons.
+func (h Horizons) Equal(o Horizons) bool {
+	return h.Events.Equal(o.Events) && h.Quarters.Equal(o.Quarters)
+}
+
 // CompleteFrom returns the instant from which on a table has all of its periods, or from if that is later.
 func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
 	if t.Grain == QuarterGrain {

@@ -117,9 +117,23 @@ func (g tableGroup) scan(
 	return bulk.Scan(ctx, tx, g.read, all, keep)
 }
 
-// AddUp adds sums to the stored ones, which it reads unless they are in stored, and leaves them there. It returns the
-// periods to insert and the periods to update.
-func AddUp(
+// AddTo adds sums to the stored ones, which it reads unless they are in stored, and leaves there. It writes by way of
+// to.
+func AddTo(
+	ctx context.Context, tx bulk.Querier, to bulk.Execer, engine string, sums, stored map[Period]Sums,
+) error {
+	added, changed, err := addUp(ctx, tx, engine, sums, stored)
+	if err == nil {
+		err = Write(ctx, to, engine, added, stored)
+	}
+	if err == nil {
+		err = Add(ctx, to, engine, changed, stored, sums)
+	}
+	return err
+}
+
+// addUp adds sums to the stored ones in memory. It returns the periods to insert and the periods to update.
+func addUp(
 	ctx context.Context, tx bulk.Querier, engine string, sums, stored map[Period]Sums,
 ) (added, changed []Period, err error) {
 	all := Sorted(sums)

@@ -130,28 +130,24 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// TestAddUp adds to periods that are stored and to new ones, also by value.
-func TestAddUp(t *testing.T) {
+// TestAddTo adds to periods that are stored and to new ones, also by value.
+func TestAddTo(t *testing.T) {
 	t.Parallel()
 	db, ctx := newLedger(t), t.Context()
 	quarter := QuarterOf(model, key, price, noon)
 	value := quarter.Under(uuid.New())
 	sums := map[Period]Sums{quarter: one(1, 1), value: one(1, 1), value.Day(): one(1, 1)}
 	for n := range int64(2) {
+		require.NoError(t, AddTo(ctx, db, db, dialect.SQLite, sums, map[Period]Sums{}))
 		stored := map[Period]Sums{}
-		added, changed, err := AddUp(ctx, db, dialect.SQLite, sums, stored)
-		require.NoError(t, err)
-		require.Len(t, added, 3-3*int(n))
-		require.Len(t, changed, 3*int(n))
-		require.NoError(t, Write(ctx, db, dialect.SQLite, added, stored))
-		require.NoError(t, Add(ctx, db, dialect.SQLite, changed, stored, sums))
+		require.NoError(t, Read(ctx, db, dialect.SQLite, Sorted(sums), stored))
+		require.Len(t, stored, 3)
 		for p := range sums {
 			require.Equal(t, n+1, stored[p].Requests)
 		}
 	}
 	full := map[Period]Sums{quarter: {Requests: fault.MaxAmount}}
-	_, _, err := AddUp(ctx, db, dialect.SQLite, full, map[Period]Sums{})
-	require.ErrorIs(t, err, fault.ErrOverflow)
+	require.ErrorIs(t, AddTo(ctx, db, db, dialect.SQLite, full, map[Period]Sums{}), fault.ErrOverflow)
 }
 
 // TestReadTail reads what is not folded, of some models.

@@ -85,7 +85,7 @@ func (p *Piece) Write(ctx context.Context, tx *ent.Client, engine string) error 
 	if err != nil {
 		return err
 	}
-	if !h.Events.Equal(p.of.Events) || !h.Quarters.Equal(p.of.Quarters) {
+	if !h.Equal(p.of) {
 		return bulk.ErrStale
 	}
 	now, err := p.now(ctx, tx, engine)

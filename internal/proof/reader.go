@@ -126,7 +126,7 @@ func settled(ctx context.Context, client *ent.Client, load func() (*Day, error))
 			return nil, err
 		}
 		h, err := ledger.ReadHorizons(ctx, client)
-		if err != nil || h.Events.Equal(d.Events) && h.Quarters.Equal(d.Quarters) {
+		if err != nil || h.Equal(d.Horizons) {
 			return d, err
 		}
 	}

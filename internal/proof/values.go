@@ -1,7 +1,6 @@
 package proof
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -22,7 +21,7 @@ import (
 // quarters. Beside that, the values of a dimension together have what the keys have, but for the events that are not
 // folded yet.
 
-// learnValues reads of which dimensions the values of a day's rows are, and up to where models are folded.
+// learnValues reads the dimensions of the values in a day's rows, and how far each model is folded.
 func (l *Reader) learnValues(ctx context.Context, client *ent.Client, d *Day) error {
 	d.folded = map[uuid.UUID]uuid.UUID{}
 	if len(d.book.All) == 0 {
@@ -44,8 +43,7 @@ func (l *Reader) learnValues(ctx context.Context, client *ent.Client, d *Day) er
 	if err != nil {
 		return err
 	}
-	return bulk.Scan(ctx, client, "SELECT m.id, COALESCE(f.folded_to, m.id) FROM models AS m"+
-		" LEFT JOIN usage_folds AS f ON f.model_id = m.id", nil, func(scan func(...any) error) error {
+	return bulk.Scan(ctx, client, "SELECT m.id, "+ledger.FoldedTo+" FROM "+ledger.ModelsFolded, nil, func(scan func(...any) error) error {
 		var id, to uuid.UUID
 		err := scan(&id, &to)
 		d.folded[id] = to
@@ -59,18 +57,14 @@ func (l *Reader) addValues(d *Day, e *ledger.Event) error {
 	if err != nil {
 		return err
 	}
-	quarter, folded := e.Quarter(), d.folded[e.Model]
-	if bytes.Compare(e.ID[:], folded[:]) > 0 {
+	quarter := e.Quarter()
+	if !e.IsFolded(d.folded[e.Model]) {
 		quarter.Key = uuid.Nil
 		return merge(d.tail, quarter, e)
 	}
 	for _, v := range values {
-		p := quarter.Under(v.Value)
-		if v.DaysOnly {
-			p = p.Day()
-		}
 		l.values[v.Value] = v.ID
-		if err := merge(d.recorded, p, e); err != nil {
+		if err := merge(d.recorded, v.Periods(quarter)[0], e); err != nil {
 			return err
 		}
 	}
