@@ -62,7 +62,7 @@ func (o *forConsumers) record(ctx context.Context, r request) error {
 	return lease.Settle(ctx, registry.UsageInput{Tokens: r.tokens, Latency: r.latency})
 }
 
-// newBenchConsumers has 50 models, of which each consumer uses five.
+// newBenchConsumers has 50 models; each consumer uses five of them.
 func newBenchConsumers(b *testing.B, engine string) leaseDatabase {
 	b.Helper()
 	d := leaseDatabase{database: newDatabase(b, engine, 1, 50, 100)}

@@ -265,7 +265,7 @@ func testRenewKeyGone(t *testing.T, e engine) {
 	}
 }
 
-// TestRenewInTx renews leases in transactions, of which one is undone.
+// TestRenewInTx renews leases in transactions; one is undone.
 func TestRenewInTx(t *testing.T) { eachEngine(t, testRenewInTx) }
 
 func testRenewInTx(t *testing.T, e engine) {

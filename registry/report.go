@@ -62,7 +62,7 @@ type ReportInput struct {
 	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
 
 	ConsumerID uuid.UUID // the usage for a consumer and all below it, as the tree is now
-	// Values select usage by tags: what has this tag, nothing if it is "", or OtherValue.
+	// Values selects usage by its tag: a tag, "" for usage without one, or OtherValue.
 	Values map[Dimension]string
 
 	// By has a row for each combination of these. Defaults to one row for everything. Usage is summed by keys, or by

@@ -100,7 +100,7 @@ func (r *Registry) reportByValue(ctx context.Context, in ReportInput, h ledger.H
 	return rows, r.nameRows(ctx, rows)
 }
 
-// maxValueSums is how many sums by value a report adds up: several may be one row.
+// maxValueSums is how many sums by value a report adds up. Several may be one row.
 const maxValueSums = 10 * MaxReportRows
 
 // lockAllModels keeps others from recording and folding within a transaction on PostgreSQL, where statements see one

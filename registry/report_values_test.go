@@ -109,7 +109,7 @@ func cells(t *testing.T, rows []registry.ReportRow, err error, by ...registry.Di
 	return all
 }
 
-// want adds up requests under the names that of returns for each, with its share of the cost.
+// want adds up requests under the names that `of` returns for each, with its share of the cost.
 func (a *attribution) want(of func(saidRequest) []string) map[string][3]int64 {
 	type sum struct{ requests, cost int64 }
 	sets := map[string]sum{}
@@ -131,8 +131,8 @@ func (a *attribution) want(of func(saidRequest) []string) map[string][3]int64 {
 	return all
 }
 
-// TestReportByValue records at random, folding now and then, and compares reports with what was recorded. The clock is
-// that of today, so that folds find something; or of before the models were there, so that each request is late.
+// TestReportByValue records at random, folding now and then, and compares reports with what was recorded. The clock
+// starts today, so that folds find something, or before the models were created, so that each request is late.
 func TestReportByValue(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e engine) {
 		t.Helper()

@@ -21,7 +21,7 @@ func (g *gateway) authenticate(r *http.Request) (registry.Caller, error) {
 	return g.reg.Authenticate(r.Context(), secret)
 }
 
-// forbid is what a caller is told who is not let in, or may not use the model.
+// forbid is the answer to a caller who is not let in, or may not use the model.
 func forbid(why *registry.ForbiddenError) answer {
 	if why.Reason == registry.UnknownSecret {
 		refusal := newError(http.StatusUnauthorized, "invalid_api_key", "no such access key")
@@ -31,7 +31,7 @@ func forbid(why *registry.ForbiddenError) answer {
 	return newError(http.StatusForbidden, string(why.Reason), why.Error())
 }
 
-// overBudget is what a caller is told whose request does not fit into a budget: what is left, and when there is more.
+// overBudget is the answer to a request that does not fit into a budget: what is left, and when there is more.
 func (g *gateway) overBudget(over *registry.BudgetError) answer {
 	var e chatError
 	e.Error.Code, e.Error.Message, e.Error.OpensAt = "over_budget", over.Error(), over.OpensAt

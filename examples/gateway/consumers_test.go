@@ -35,7 +35,7 @@ func errorOf(t *testing.T, a answer) chatError {
 	return e
 }
 
-// TestStranger: who shows no access key, or a secret that nobody has, is not let in.
+// TestStranger: a caller with no access key, or with a secret that nobody has, is not let in.
 func TestStranger(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, faults{})

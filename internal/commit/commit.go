@@ -216,8 +216,8 @@ func (m *Committer) countRecorded(calls []Call, errs []error) {
 	m.folds.count(models, m.Clock())
 }
 
-// foldAll folds models, and returns those that could not be folded. Reports read their requests from the tail, and Prune
-// tells why.
+// foldAll folds models, and returns the models that it could not fold. Reports read their requests from the tail, and
+// Prune returns the reason.
 func (m *Committer) foldAll(ctx context.Context, due dueModels) (failed []uuid.UUID) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()

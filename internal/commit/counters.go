@@ -80,7 +80,7 @@ var setWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, " ON CONFLICT
 	"unpriced_requests = excluded.unpriced_requests",
 }, ", "))
 
-// SetCounters sets counters to what they must be, and notes the thresholds that they pass by that. The caller has the
+// SetCounters sets counters to what they must be, and notes the thresholds that they then pass. The caller has the
 // policy's lock.
 func (m *Committer) SetCounters(ctx context.Context, tx *ent.Client, now time.Time, counters []Counter) error {
 	b := m.counting(tx, now)

@@ -59,3 +59,18 @@ func TestFolder(t *testing.T) {
 	count(2*foldEvents, now.Add(9*foldAge))
 	f.close()
 }
+
+// TestFoldAll: what could not be folded is told.
+func TestFoldAll(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		d.client.Dimension.Create().SetName("feature").SetSince(noon).SetOpenFrom(noon).SetCreatedAt(noon).
+			SetUpdatedAt(noon).ExecX(t.Context())
+		due := dueModels{[]uuid.UUID{d.model}, noon}
+		require.Empty(t, d.foldAll(t.Context(), due))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Equal(t, due.models, d.foldAll(ctx, due))
+	})
+}

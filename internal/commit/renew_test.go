@@ -65,8 +65,7 @@ func TestRenew(t *testing.T) {
 	})
 }
 
-// TestRenewRefusedEnd: in a batch in which the end of a lease is refused, the lease is renewed, and counts so for who
-// asks next.
+// TestRenewRefusedEnd: if the end of a lease is refused, its renewal in the same batch counts for whoever asks next.
 func TestRenewRefusedEnd(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {

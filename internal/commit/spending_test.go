@@ -166,7 +166,7 @@ func TestSpending(t *testing.T) {
 		s.changed(t)
 		third, err := s.ask(t, me)
 		require.NoError(t, err)
-		// Its end is refused: the lease stays open, and counts for who asks in the same batch and later.
+		// Its end is refused: the lease stays open, and counts for whoever asks in the same batch and later.
 		c := s.call("third")
 		c.Request.Model, c.Request.Consumer = uuid.New(), third.For
 		c.End = &End{

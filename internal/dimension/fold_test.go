@@ -58,9 +58,9 @@ func TestIntern(t *testing.T) {
 		require.Equal(t, 5, values.Clone().Where(dimensionvalue.DimensionID(row.ID)).CountX(t.Context()))
 		require.Equal(t, 1, values.Clone().Where(dimensionvalue.HasDimensionWith(entdimension.Name("label"))).
 			CountX(t.Context()))
-		// five features and other, for nobody
-		require.LessOrEqual(t, values.Clone().Where(dimensionvalue.HasDimensionWith(entdimension.Name("pair"))).
-			CountX(t.Context()), 6)
+		pairs := values.Clone().Where(dimensionvalue.HasDimensionWith(entdimension.Name("pair"))).CountX(t.Context())
+		require.Positive(t, pairs)
+		require.LessOrEqual(t, pairs, 6, "five features and other, for nobody")
 	})
 }
 
@@ -81,6 +81,8 @@ func TestMemory(t *testing.T) {
 		b := open(2)
 		require.Len(t, b.All, 2)
 		require.Len(t, open(1).All, 2, "an older version is read, and not remembered")
+		_, err := m.Open(ctx, failing{d.client}, 2)
+		require.NoError(t, err, "the newer one is remembered still")
 		events := []ledger.Event{d.event(1, `{"feature":["chat"]}`)}
 		require.NoError(t, d.write(ctx, func(tx *ent.Client) error {
 			return b.Intern(ctx, tx, d.Dialect(), m, events)
@@ -91,7 +93,7 @@ func TestMemory(t *testing.T) {
 		require.Len(t, m.values, 1)
 		b = open(2)
 		require.NoError(t, b.Learn(ctx, failing{d.client}, m, events), "remembered")
-		_, err := b.Of(&ledger.Event{At: noon, Tags: `{"feature":["chat"]}`}, func(*Dimension, string) {
+		_, err = b.Of(&ledger.Event{At: noon, Tags: `{"feature":["chat"]}`}, func(*Dimension, string) {
 			require.Fail(t, "it is known")
 		})
 		require.NoError(t, err)

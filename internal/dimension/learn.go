@@ -77,7 +77,8 @@ func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
 
 // FoldedTo returns the last event of a model that is folded.
 func FoldedTo(ctx context.Context, tx bulk.Querier, model uuid.UUID) (to uuid.UUID, err error) {
-	err = bulk.Scan(ctx, tx, "SELECT "+ledger.FoldedTo+" FROM "+ledger.ModelsFolded+" WHERE m.id = $1", []any{model}, func(scan func(...any) error) error { return scan(&to) })
+	const statement = "SELECT " + ledger.FoldedTo + " FROM " + ledger.ModelsFolded + " WHERE m.id = $1"
+	err = bulk.Scan(ctx, tx, statement, []any{model}, func(scan func(...any) error) error { return scan(&to) })
 	return to, err
 }
 

@@ -62,7 +62,7 @@ func (s *Sums) MergeNumbers(o *Sums) error {
 	return nil
 }
 
-// numbers are the amounts, of which some are costs.
+// numbers are the amounts; some are costs.
 func (s *Sums) numbers() [18]*int64 {
 	t := &s.Tokens
 	return [...]*int64{

@@ -20,7 +20,7 @@ type AccessKey struct {
 	ExpiresAt time.Time // zero: it does not expire
 	Disabled  bool
 	Deleted   bool
-	// Consumers are the consumer that it is for, and those above, the root first; nil: who has read it knows them.
+	// Consumers are the consumer that it is for, and those above, the root first; nil: its reader knows them.
 	Consumers []Consumer
 }
 

@@ -43,7 +43,8 @@ func (l *Reader) learnValues(ctx context.Context, client *ent.Client, d *Day) er
 	if err != nil {
 		return err
 	}
-	return bulk.Scan(ctx, client, "SELECT m.id, "+ledger.FoldedTo+" FROM "+ledger.ModelsFolded, nil, func(scan func(...any) error) error {
+	const marks = "SELECT m.id, " + ledger.FoldedTo + " FROM " + ledger.ModelsFolded
+	return bulk.Scan(ctx, client, marks, nil, func(scan func(...any) error) error {
 		var id, to uuid.UUID
 		err := scan(&id, &to)
 		d.folded[id] = to
