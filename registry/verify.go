@@ -42,8 +42,8 @@ const (
 // Difference is a place where the ledger is not what it must be. Fields that do not apply are zero.
 type Difference struct {
 	Kind DifferenceKind
-	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), the tables of their totals, or
-	// usage_by_value and its quarters; api_keys; budgets, budget_windows or consumers.
+	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), the tables of their totals,
+	// or usage_by_value and its quarters; api_keys; budgets, budget_windows or consumers.
 	Table       string
 	EventID     uuid.UUID // in usage_events
 	ModelID     uuid.UUID

@@ -139,7 +139,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 		return err
 	}
 	at := utc.Min(req.At, now) // a clock that is ahead must not begin the key's next day too early
-	if len(chain) > 0 {
+	if chain != nil {
 		b.spend(chain, of, event.At, tookOf(&event), counts(event.At))
 	}
 	k.AddUse(took, at)
@@ -208,8 +208,8 @@ func (b *batch) acquire(c *Call) error {
 	if err != nil {
 		return err
 	}
-	if len(chain) > 0 {
-		l.For, l.Path = &chain[len(chain)-1].ID, chain[len(chain)-1].Path
+	if chain != nil {
+		l.For, l.Path = &chain.consumer().ID, chain.consumer().Path
 	}
 	if by != nil {
 		l.By = &by.ID
@@ -224,7 +224,7 @@ func (b *batch) acquire(c *Call) error {
 	if k != nil {
 		asked.At = k.Begins(b.now)
 	}
-	bound := bindings(chain, of, asked.At)
+	bound := chain.bindings(of, asked.At)
 	if err := b.fits(bound, a.For.Consumer, asked); err != nil {
 		return err
 	}

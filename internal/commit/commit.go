@@ -202,6 +202,9 @@ func (m *Committer) attempt(
 	if err != nil {
 		return nil, err
 	}
+	if b.unsure {
+		clear(s.accounts)
+	}
 	return s, judge(verdicts)
 }
 
@@ -287,13 +290,19 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 		return nil, err
 	}
 	s := newSnapshot(strategy, time.Time{})
-	if last != nil && last.rows() <= maxRemembered && (!ok || state.Follows(last.state)) {
-		s = last
+	if last != nil && (!ok || state.Follows(last.state)) {
+		if len(last.accounts) <= maxAccounts {
+			s.accounts = last.accounts
+		}
+		if last.rows() <= maxRemembered {
+			last.accounts, s = s.accounts, last
+		}
 	}
 	if !ok { // PostgreSQL
 		clear(s.models)
 		clear(s.prices)
 		clear(s.stored)
+		clear(s.accounts)
 	}
 	s.state = state
 	return s, nil

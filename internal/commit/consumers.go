@@ -1,6 +1,9 @@
 package commit
 
 import (
+	"cmp"
+	"database/sql"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
@@ -24,7 +27,49 @@ type Owner struct {
 	Permissions []schema.Permission
 	Budgets     []*budget.Budget
 
-	err error // its row, or one of its budgets, cannot be used: the requests for it and for all below it are told
+	err   error       // its row, or one of its budgets, cannot be used: requests for it and for all below it are told
+	ids   []uuid.UUID // of its path
+	chain *chain      // nil: the consumers above it are not known yet
+}
+
+// chain is a consumer and all above it, the root first, with the budgets that bind its requests.
+type chain struct {
+	owners []*Owner
+	bound  []bound
+	err    error
+}
+
+// bound is a budget that binds the requests of a chain, whatever the model is, and the consumer whose counter it asks.
+type bound struct {
+	*budget.Budget
+
+	subject *Owner
+}
+
+func (c *chain) consumer() *Owner { return c.owners[len(c.owners)-1] }
+
+// link finds the consumers above one among owners.
+func (o *Owner) link(owners map[uuid.UUID]*Owner) {
+	o.chain = &chain{err: o.err}
+	c := o.chain
+	consumers := make([]budget.Consumer, 0, len(o.ids))
+	for _, id := range o.ids {
+		above := owners[id]
+		if above == nil {
+			c.err = fmt.Errorf("%w: consumer %s, above %s, is not there", fault.ErrCorrupt, id, o.ID)
+			return
+		}
+		c.err = cmp.Or(c.err, above.err)
+		c.owners = append(c.owners, above)
+		consumers = append(consumers, budget.Consumer{ID: above.ID, Kind: above.Kind})
+	}
+	for _, above := range c.owners {
+		for _, b := range above.Budgets {
+			if subject, ok := b.Subject(consumers); ok {
+				c.bound = append(c.bound, bound{b, owners[subject]})
+			}
+		}
+	}
 }
 
 // Refusal says why a request is forbidden: because of its access key, or of its consumer or one above it.
@@ -63,6 +108,16 @@ func (o *ownerMemory) remember(version int64, owners, accessKeys map[uuid.UUID]b
 	}
 }
 
+// chainOf returns the chain of a consumer that is remembered, or nil.
+func (o *ownerMemory) chainOf(consumer uuid.UUID) *chain {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if owner := o.owners[consumer]; owner != nil && owner.chain.err == nil {
+		return owner.chain
+	}
+	return nil
+}
+
 // keep remembers what a batch knows, at a version.
 func (o *ownerMemory) keep(version int64, s *spending) {
 	o.mu.Lock()
@@ -95,9 +150,9 @@ func PathIDs(path string) (ids []uuid.UUID, err error) {
 	return ids, nil
 }
 
-// chainOf returns a consumer that was found and all above it, from the root on; nothing for nobody. It returns
-// fault.ErrForeignKey if there is no such consumer.
-func (s *spending) chainOf(consumer *uuid.UUID) (chain []*Owner, err error) {
+// chainOf returns the chain of a consumer that was found; nil for nobody. It returns fault.ErrForeignKey if there is no
+// such consumer.
+func (s *spending) chainOf(consumer *uuid.UUID) (*chain, error) {
 	if consumer == nil {
 		return nil, nil
 	}
@@ -105,20 +160,46 @@ func (s *spending) chainOf(consumer *uuid.UUID) (chain []*Owner, err error) {
 	if owner == nil {
 		return nil, fault.Missing("consumer", *consumer)
 	}
-	ids, err := PathIDs(owner.Path)
+	return owner.chain, owner.chain.err
+}
+
+// scanBudget reads a row of readBudgetsSQL, and returns what is wrong with it.
+func scanBudget(scan func(...any) error) (_ *budget.Budget, wrong, err error) {
+	var (
+		b                  budget.Budget
+		per, zone          string
+		mode, unpriced     string
+		provider           *uuid.UUID
+		models, thresholds sql.RawBytes
+	)
+	err = scan(
+		&b.ID, &b.Owner, &b.Name, &b.Each, &b.EachKind, &per, &zone, &b.Window.Day, &b.Window.Hour,
+		&provider, &models,
+		(*int64)(&b.Ceilings.Cost), &b.Ceilings.Tokens, &b.Ceilings.Requests, &b.Ceilings.Concurrency,
+		&mode, &unpriced, &thresholds, &b.CountsFrom,
+	)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, id := range ids {
-		if above := s.owners[id]; above != nil && above.err != nil {
-			return nil, above.err
+	for _, cell := range []struct {
+		text []byte
+		to   any
+	}{{models, &b.Models}, {thresholds, &b.Thresholds}} {
+		if len(cell.text) == 0 {
+			continue
 		}
-		if s.owners[id] == nil {
-			return nil, fmt.Errorf("%w: consumer %s, above %s, is not there", fault.ErrCorrupt, id, owner.ID)
+		if err := json.Unmarshal(cell.text, cell.to); err != nil {
+			wrong = fmt.Errorf("%w: budget %s: %w", fault.ErrCorrupt, b.ID, err)
 		}
-		chain = append(chain, s.owners[id])
 	}
-	return chain, nil
+	if b.Window, err = windowOf(per, zone, b.Window.Day, b.Window.Hour); err != nil {
+		wrong = fmt.Errorf("budget %s: %w", b.ID, err)
+	}
+	if provider != nil {
+		b.Provider = *provider
+	}
+	b.Shadow, b.AllowUnpriced = mode == "shadow", unpriced == "allow"
+	return &b, wrong, nil
 }
 
 // windowOf returns the windows of a budget's row. It returns fault.ErrUnsupported if this machine does not know the
@@ -131,9 +212,9 @@ func windowOf(per, zone string, day, hour int) (w budget.Window, err error) {
 	return w, err
 }
 
-// forbids returns why a chain of consumers may not use a model, and which of them may not; "" if they may.
-func forbids(chain []*Owner, of namedModel) (policy.Reason, *Owner) {
-	for _, o := range chain {
+// forbids returns why the consumers of a chain may not use a model, and which of them may not; "" if they may.
+func (c *chain) forbids(of namedModel) (policy.Reason, *Owner) {
+	for _, o := range c.owners {
 		if reason := o.Refused(); reason != "" {
 			return reason, o
 		}

@@ -63,8 +63,8 @@ func (s *snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, aske
 		return err
 	}
 	isOpen := func(id uuid.UUID) bool { return s.leases[id] != nil }
-	ending = slices.DeleteFunc(ending, isOpen)
-	if err := bulk.ScanIn(ctx, tx, takeEnded, ending, s.keepExpired); err != nil {
+	ended := slices.DeleteFunc(slices.Clone(ending), isOpen)
+	if err := bulk.ScanIn(ctx, tx, takeEnded, ended, s.keepExpired); err != nil {
 		return err
 	}
 	if err := bulk.ScanIn(ctx, tx, read, asked, s.keepLease); err != nil {

@@ -3,7 +3,6 @@ package commit
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -64,6 +63,11 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	}
 	if err := b.readRequests(ctx, b.tx, n.requests); err != nil {
 		return err
+	}
+	for _, id := range n.ending {
+		if l := b.leases[id]; l != nil {
+			b.free(l)
+		}
 	}
 	return b.readSpent(ctx, b.tx, append(b.asked(n), b.askedAgain(n)...))
 }
@@ -246,20 +250,28 @@ func (b *batch) findOwners(ctx context.Context, tx bulk.Querier, owners, accessK
 		}
 		above := map[uuid.UUID]bool{}
 		for id := range want {
-			if b.owners[id] == nil {
+			o := b.owners[id]
+			if o == nil {
 				continue
 			}
-			ids, err := PathIDs(b.owners[id].Path)
-			if err != nil {
-				return err
+			if o.chain != nil && o.chain.err == nil {
+				for _, up := range o.chain.owners {
+					b.owners[up.ID] = up
+				}
+				continue
 			}
-			for _, id := range ids {
+			for _, id := range o.ids {
 				if b.owners[id] == nil {
 					above[id] = true
 				}
 			}
 		}
 		want = above
+	}
+	for _, o := range b.owners {
+		if o.chain == nil {
+			o.link(b.owners)
+		}
 	}
 	if !b.inTx {
 		b.remembered.keep(version, &b.spending)
@@ -300,7 +312,7 @@ func (b *batch) readOwners(ctx context.Context, tx bulk.Querier, ids []uuid.UUID
 			return err
 		}
 		o.Deleted, read[o.ID] = deleted != nil, o
-		if len(permissions) == 0 {
+		if o.ids, o.err = PathIDs(o.Path); len(permissions) == 0 {
 			return nil
 		}
 		if err := json.Unmarshal(permissions, &o.Permissions); err != nil {
@@ -361,43 +373,4 @@ func readBudgets(
 		budgets[id].Grants = append(budgets[id].Grants, g)
 		return err
 	}, after)
-}
-
-// scanBudget reads a row of readBudgetsSQL, and returns what is wrong with it.
-func scanBudget(scan func(...any) error) (_ *budget.Budget, wrong, err error) {
-	var (
-		b                  budget.Budget
-		per, zone          string
-		mode, unpriced     string
-		provider           *uuid.UUID
-		models, thresholds sql.RawBytes
-	)
-	err = scan(
-		&b.ID, &b.Owner, &b.Name, &b.Each, &b.EachKind, &per, &zone, &b.Window.Day, &b.Window.Hour,
-		&provider, &models,
-		(*int64)(&b.Ceilings.Cost), &b.Ceilings.Tokens, &b.Ceilings.Requests, &b.Ceilings.Concurrency,
-		&mode, &unpriced, &thresholds, &b.CountsFrom,
-	)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, cell := range []struct {
-		text []byte
-		to   any
-	}{{models, &b.Models}, {thresholds, &b.Thresholds}} {
-		if len(cell.text) == 0 {
-			continue
-		}
-		if err := json.Unmarshal(cell.text, cell.to); err != nil {
-			wrong = fmt.Errorf("%w: budget %s: %w", fault.ErrCorrupt, b.ID, err)
-		}
-	}
-	if b.Window, err = windowOf(per, zone, b.Window.Day, b.Window.Hour); err != nil {
-		wrong = fmt.Errorf("budget %s: %w", b.ID, err)
-	}
-	if provider != nil {
-		b.Provider = *provider
-	}
-	b.Shadow, b.AllowUnpriced = mode == "shadow", unpriced == "allow"
-	return &b, wrong, nil
 }

@@ -46,7 +46,7 @@ func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time
 		return nil, err
 	}
 	of := namedModel{a.Provider, name}
-	bound := bindings(chain, of, now)
+	bound := chain.bindings(of, now)
 	if err := b.readSpent(ctx, from, bound); err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (b *batch) renew(c *Call) error {
 	by := pool.Amount{Tokens: next.Tokens - l.Tokens, Cost: next.Cost - l.Cost}
 	asked.Asked = budget.Amount{Tokens: by.Tokens, Cost: by.Cost}
 	asked.Held = &budget.Amount{Requests: 1, Tokens: l.Tokens, Cost: l.Cost}
-	bound := bindings(chain, of, l.Acquired)
+	bound := chain.bindings(of, l.Acquired)
 	if by != (pool.Amount{}) { // else the request goes on as it is, whatever is closed
 		if err := b.fits(bound, r.For.Consumer, asked); err != nil {
 			return err
@@ -64,7 +64,7 @@ func (b *batch) renew(c *Call) error {
 }
 
 // admitAgain returns the consumer of a lease and all above it, with the model; or why they may not use it any more.
-func (b *batch) admitAgain(l *pool.Lease, r *Renew) (chain []*Owner, of namedModel, err error) {
+func (b *batch) admitAgain(l *pool.Lease, r *Renew) (c *chain, of namedModel, err error) {
 	of.provider = r.Provider
 	if l.For == nil {
 		return nil, of, nil
@@ -79,8 +79,8 @@ func (b *batch) admitAgain(l *pool.Lease, r *Renew) (chain []*Owner, of namedMod
 	if l.By != nil {
 		by.AccessKey = *l.By
 	}
-	chain, _, err = b.admit(by, of)
-	return chain, of, err
+	c, _, err = b.admit(by, of)
+	return c, of, err
 }
 
 // askedAgain returns the budgets that bind renewals, at the instants at which their leases have begun.
@@ -95,7 +95,7 @@ func (b *batch) askedAgain(n needs) (all []binding) {
 			continue
 		}
 		if name, err := b.modelName(*l.Model, r.Provider); err == nil {
-			all = append(all, bindings(chain, namedModel{r.Provider, name}, l.Acquired)...)
+			all = append(all, chain.bindings(namedModel{r.Provider, name}, l.Acquired)...)
 		}
 	}
 	return all
@@ -126,7 +126,7 @@ func (s *snapshot) counting(l *pool.Lease) (*pool.Key, *pool.Group) {
 // holdMore counts a lease as it is renewed, wherever it counts. Next is a copy: others may have the lease as it was.
 func (b *batch) holdMore(bound []binding, next *pool.Lease, by budget.Amount) {
 	for _, one := range bound {
-		if c := b.counters[one.id()]; c != nil {
+		if c := b.counterOf(one); c != nil {
 			c.Open = c.Open.Plus(by)
 		}
 	}

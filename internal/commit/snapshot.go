@@ -29,6 +29,7 @@ type snapshot struct {
 	pools     map[uuid.UUID]*pool.Pool // by provider
 	providers map[uuid.UUID]*pool.Provider
 	states    map[uuid.UUID]uuid.UUID // by provider: how the pool was left on PostgreSQL, see pool_states
+	accounts  map[accountID]*account  // what subjects have of their budgets
 
 	// Of this batch:
 
@@ -55,7 +56,8 @@ func newSnapshot(strategy pool.Strategy, now time.Time) *snapshot {
 		stored: map[ledger.Period]ledger.Sums{},
 		keys:   map[uuid.UUID]*pool.Key{}, groups: map[uuid.UUID]*pool.Group{}, pools: map[uuid.UUID]*pool.Pool{},
 		providers: map[uuid.UUID]*pool.Provider{}, states: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{},
-		now: now,
+		accounts: map[accountID]*account{},
+		now:      now,
 	}
 }
 

@@ -24,10 +24,9 @@ type spending struct {
 	version    *int64               // of the policy; nil: it was not read
 	owners     map[uuid.UUID]*Owner // the consumers that calls name, and all above them
 	accessKeys map[uuid.UUID]*policy.AccessKey
-	counters   map[counterID]*budget.Counter
-	running    map[counterID]int64 // open leases, of any window
 	spent      map[counterID]*addition
 	crossings  []crossing
+	unsure     bool // an account may lack a lease: none is remembered
 }
 
 // makeRoom is called before consumers are found. Without consumers nothing is written.
@@ -36,7 +35,7 @@ func (s *spending) makeRoom() {
 		*s = spending{
 			version: s.version,
 			owners:  map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*policy.AccessKey{},
-			counters: map[counterID]*budget.Counter{}, running: map[counterID]int64{}, spent: map[counterID]*addition{},
+			spent: map[counterID]*addition{},
 		}
 	}
 }
@@ -62,16 +61,14 @@ type addition struct {
 
 // binding is a budget that binds a request, in the window of an instant.
 type binding struct {
-	*budget.Budget
+	bound
 
-	subject    *Owner
 	begin, end time.Time
 }
 
 func (b binding) id() counterID { return counterID{b.ID, b.subject.ID, b.begin} }
 
-// always names what a subject has in all windows of a budget.
-func (b binding) always() counterID { return counterID{b.ID, b.subject.ID, time.Time{}} }
+func (b binding) account() accountID { return accountID{b.ID, b.subject.ID} }
 
 // crossing is a row of budget_crossings.
 type crossing struct {
@@ -81,21 +78,16 @@ type crossing struct {
 	kind budgetcrossing.Kind
 }
 
-// bindings returns the budgets that bind a request for a chain of consumers.
-func bindings(chain []*Owner, of namedModel, at time.Time) (all []binding) {
-	consumers := consumersOf(chain)
-	for _, o := range chain {
-		for _, bud := range o.Budgets {
-			if !bud.Covers(of.provider, of.name) {
-				continue
-			}
-			subject, ok := bud.Subject(consumers)
-			if !ok {
-				continue
-			}
-			i := slices.IndexFunc(chain, func(o *Owner) bool { return o.ID == subject })
-			begin, end := bud.Window.Of(at)
-			all = append(all, binding{bud, chain[i], begin, end})
+// bindings returns the budgets that bind a request for a consumer.
+func (c *chain) bindings(of namedModel, at time.Time) (all []binding) {
+	if c == nil {
+		return nil
+	}
+	all = make([]binding, 0, len(c.bound))
+	for _, by := range c.bound {
+		if by.Covers(of.provider, of.name) {
+			begin, end := by.Window.Of(at)
+			all = append(all, binding{by, begin, end})
 		}
 	}
 	return all
@@ -116,27 +108,15 @@ func (n *needs) asking() (all []For) {
 func (b *batch) subjects(n needs) (ids []uuid.UUID) {
 	for _, f := range n.asking() {
 		chain, err := b.chainOf(f.consumer())
-		if err != nil { // the call itself is told
+		if err != nil || chain == nil { // the call itself is told
 			continue
 		}
-		for _, o := range chain {
-			for _, bud := range o.Budgets {
-				if id, ok := bud.Subject(consumersOf(chain)); ok {
-					ids = append(ids, id)
-				}
-			}
+		for _, by := range chain.bound {
+			ids = append(ids, by.subject.ID)
 		}
 	}
 	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(ids)
-}
-
-func consumersOf(chain []*Owner) []budget.Consumer {
-	consumers := make([]budget.Consumer, len(chain))
-	for i, o := range chain {
-		consumers[i] = budget.Consumer{ID: o.ID, Kind: o.Kind}
-	}
-	return consumers
 }
 
 // maxCeilings is how many ceilings may bind one request.
@@ -159,8 +139,8 @@ func counts(at time.Time) func(*budget.Budget) bool {
 }
 
 // spend counts what has ended in the windows of an instant, for the budgets that count it.
-func (b *batch) spend(chain []*Owner, of namedModel, at time.Time, took budget.Amount, by func(*budget.Budget) bool) {
-	for _, bound := range bindings(chain, of, at) {
+func (b *batch) spend(chain *chain, of namedModel, at time.Time, took budget.Amount, by func(*budget.Budget) bool) {
+	for _, bound := range chain.bindings(of, at) {
 		if !by(bound.Budget) {
 			continue
 		}
@@ -170,7 +150,7 @@ func (b *batch) spend(chain []*Owner, of namedModel, at time.Time, took budget.A
 			b.spent[bound.id()] = sum
 		}
 		sum.Amount = sum.Plus(took)
-		if c := b.counters[bound.id()]; c != nil {
+		if c := b.counterOf(bound); c != nil {
 			c.Ended = c.Ended.Plus(took)
 		}
 	}
@@ -181,7 +161,7 @@ func (b *batch) asked(n needs) (all []binding) {
 	instants := map[uuid.UUID][]time.Time{} // by provider
 	for _, a := range n.acquires {
 		chain, err := b.chainOf(a.For.consumer())
-		if err != nil || len(chain) == 0 { // the call itself is told, or it is for nobody
+		if err != nil || chain == nil { // the call itself is told, or it is for nobody
 			continue
 		}
 		name, err := b.modelName(a.Model, a.Provider)
@@ -192,7 +172,7 @@ func (b *batch) asked(n needs) (all []binding) {
 			instants[a.Provider] = b.instants(b.pools[a.Provider])
 		}
 		for _, at := range instants[a.Provider] {
-			all = append(all, bindings(chain, namedModel{a.Provider, name}, at)...)
+			all = append(all, chain.bindings(namedModel{a.Provider, name}, at)...)
 		}
 	}
 	return all
@@ -209,14 +189,13 @@ func (b *batch) instants(p *pool.Pool) []time.Time {
 	return all
 }
 
-// admit returns for whom a request is, the consumer and all above it, and by which access key, nil for none; or why
-// they may not use the model.
-func (b *batch) admit(f For, of namedModel) ([]*Owner, *policy.AccessKey, error) {
+// admit returns for whom a request is, and by which access key, nil for none; or why they may not use the model.
+func (b *batch) admit(f For, of namedModel) (*chain, *policy.AccessKey, error) {
 	chain, err := b.chainOf(f.consumer())
 	if err == nil {
 		err = b.checkFor(f)
 	}
-	if err != nil || len(chain) == 0 {
+	if err != nil || chain == nil {
 		return nil, nil, err
 	}
 	key := b.accessKeys[f.AccessKey]
@@ -225,7 +204,7 @@ func (b *batch) admit(f For, of namedModel) ([]*Owner, *policy.AccessKey, error)
 			return nil, nil, b.Forbidden(Refusal{Reason: reason, AccessKey: key})
 		}
 	}
-	if reason, who := forbids(chain, of); reason != "" {
+	if reason, who := chain.forbids(of); reason != "" {
 		return nil, nil, b.Forbidden(Refusal{reason, key, who, of.name})
 	}
 	return chain, key, nil
@@ -287,46 +266,98 @@ func (b *batch) priced(model uuid.UUID, at time.Time, of ledger.Estimate, cost m
 // ceilings returns all ceilings of the budgets that bind a request, as it finds them.
 func (b *batch) ceilings(bound []binding, r budget.Request) (all []budget.State) {
 	for _, by := range bound {
-		c := *b.counters[by.id()]
-		c.Running = b.running[by.always()]
+		c := *b.counterOf(by)
+		c.Running = b.accounts[by.account()].running
 		all = by.States(all, by.subject.ID, c, r)
 	}
 	return all
 }
 
+// unread adds the windows that a batch wants to their accounts, and returns those that were not there.
+func (b *batch) unread(wanted []binding) (unread []binding) {
+	for _, by := range wanted {
+		if !b.accounts[by.account()].holds(b.now) {
+			b.accounts[by.account()] = newAccount(b.now)
+		}
+	}
+	for _, by := range wanted {
+		if windows := b.accounts[by.account()].windows; windows[by.begin] == nil {
+			windows[by.begin] = new(budget.Counter)
+			unread = append(unread, by)
+		}
+	}
+	return unread
+}
+
+// counterOf returns what is known of a window, or nil.
+func (b *batch) counterOf(by binding) *budget.Counter {
+	if a := b.accounts[by.account()]; a != nil {
+		return a.windows[by.begin]
+	}
+	return nil
+}
+
 // hold counts what a lease reserves that has begun, or that could not end, in the budgets that bind it.
 func (b *batch) hold(bound []binding, l *pool.Lease) {
 	for _, by := range bound {
-		if _, asked := b.running[by.always()]; asked {
-			b.running[by.always()]++
+		if a := b.accounts[by.account()]; a != nil {
+			a.open(by.begin, l)
 		}
-		if c := b.counters[by.id()]; c != nil {
-			c.Open = c.Open.Plus(budget.Amount{Requests: 1, Tokens: l.Tokens, Cost: l.Cost})
+	}
+}
+
+// free is the opposite of hold, for a lease that ends. It forgets accounts that it cannot set right.
+func (b *batch) free(l *pool.Lease) {
+	if l.For == nil || len(b.accounts) == 0 {
+		return
+	}
+	// The accounts are remembered: nobody has changed the policy since.
+	chain := b.remembered.chainOf(*l.For)
+	of, known := b.modelOf(l.Model)
+	if chain == nil || !known {
+		clear(b.accounts)
+		return
+	}
+	for _, by := range chain.bindings(of, l.Acquired) {
+		if a := b.accounts[by.account()]; a != nil && !a.close(by.begin, l) {
+			delete(b.accounts, by.account())
 		}
 	}
 }
 
 // holdAgain counts a lease whose end was refused.
 func (b *batch) holdAgain(l *pool.Lease) error {
-	if l.Model == nil || l.For == nil || b.owners[*l.For] == nil { // nobody asks for its consumer
+	if l.For == nil || !l.Expires.After(b.now) {
 		return nil
 	}
-	if !l.Expires.After(b.now) {
+	of, known := b.modelOf(l.Model)
+	if b.owners[*l.For] == nil || !known {
+		b.unsure = true
 		return nil
 	}
 	chain, err := b.chainOf(l.For)
-	if err != nil {
-		return err
+	if err == nil {
+		b.hold(chain.bindings(of, l.Acquired), l)
 	}
-	of, ok := b.models[*l.Model]
-	if !ok {
-		of, ok = b.names[*l.Model]
+	return err
+}
+
+// modelOf returns a model that was read; false: it is not known.
+func (b *batch) modelOf(id *uuid.UUID) (of namedModel, ok bool) {
+	if id == nil {
+		return of, false
 	}
-	if known, remembered := b.known.Load(*l.Model); !ok && remembered {
+	if of, ok = b.models[*id]; ok {
+		return of, true
+	}
+	if of, ok = b.names[*id]; ok {
+		return of, true
+	}
+	known, ok := b.known.Load(*id)
+	if ok {
 		of = known.(namedModel)
 	}
-	b.hold(bindings(chain, of, l.Acquired), l)
-	return nil
+	return of, ok
 }
 
 // refuse notes the first refusal of each ceiling in a window of a day or more.

@@ -24,21 +24,16 @@ import (
 // readSpent reads the counters of requests that ask to be admitted, and what is open. It is one statement, so that a
 // request which ends meanwhile is either open or has ended.
 func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding) error {
-	var rows [][]any
-	var unique []binding
-	for _, by := range wanted {
-		if b.counters[by.id()] != nil {
-			continue
-		}
-		b.counters[by.id()] = new(budget.Counter)
-		rows = append(rows, []any{
-			len(rows), by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, by.subject.Path + "0", // after "/"
-			b.now,
-		})
-		unique = append(unique, by)
-	}
-	if len(rows) == 0 {
+	unique := b.unread(wanted)
+	if len(unique) == 0 {
 		return nil
+	}
+	rows := make([][]any, len(unique))
+	for i, by := range unique {
+		rows[i] = []any{
+			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, by.subject.Path + "0", // after "/"
+			b.now,
+		}
 	}
 	keep := func(scan func(...any) error) error {
 		var n int
@@ -46,22 +41,24 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 		var provider *uuid.UUID
 		var model *string
 		var a budget.Amount
-		var running int64
+		var running, until int64
 		var tokens, cost [2]int64
 		err := scan(&n, &ended, &provider, &model, &a.Requests, &tokens[0], &tokens[1], &cost[0], &cost[1],
-			&a.Unpriced, &running)
+			&a.Unpriced, &running, &until)
 		if err != nil {
 			return err
 		}
 		a.Tokens, a.Cost = joined(tokens), money.USD(joined(cost))
 		by := unique[n]
-		c := b.counters[by.id()]
+		c := b.counterOf(by)
 		switch {
 		case ended:
 			c.Ended = a
 		case model == nil && by.Provider == uuid.Nil && by.Models == nil,
 			model != nil && by.Covers(*provider, *model):
 			c.Open, c.Running = c.Open.Plus(a), c.Running+running
+			of := b.accounts[by.account()]
+			of.until = utc.Min(of.until, time.Unix(until, 0))
 		}
 		return nil
 	}
@@ -77,7 +74,7 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 		})
 	}
 	for _, by := range unique {
-		b.running[by.always()] = b.counters[by.id()].Running
+		b.accounts[by.account()].running = b.counterOf(by).Running
 	}
 	return err
 }
@@ -97,18 +94,21 @@ var spentTypes = []string{"bigint", "uuid", "uuid", "timestamptz", "timestamptz"
 
 const spentColumns = "v(number, budget_id, subject_id, begins, ends, low, high, now)"
 
-// readSpentSQL reads counters, and what open leases reserve by model.
-var readSpentSQL = "SELECT v.number, true, NULL, NULL, w.requests, w.tokens >> 32, w.tokens & 4294967295," +
-	" w.cost >> 32, w.cost & 4294967295, w.unpriced_requests, 0" +
-	" FROM v JOIN budget_windows AS w ON w.budget_id = v.budget_id AND w.subject_id = v.subject_id" +
-	" AND w.window_start = v.begins" +
-	" UNION ALL SELECT v.number, false, m.provider_id, m.model_id, " + strings.Join(openSums(
-	"1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
-	"l.reserved_cost & 4294967295",
-), ", ") + ", 0, count(*)" +
-	" FROM v JOIN key_leases AS l ON l.consumer_path >= v.low AND l.consumer_path < v.high AND l.consumer_path <> ''" +
-	" AND l.expires_at > v.now LEFT JOIN models AS m ON m.id = l.model_id" +
-	" GROUP BY v.number, m.provider_id, m.model_id"
+// readSpentSQL reads counters, and what open leases reserve by model. Until is when they are to be read again, in Unix
+// seconds.
+func readSpentSQL(until string) string {
+	sums := openSums("1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
+		"l.reserved_cost & 4294967295")
+	return "SELECT v.number, true, NULL, NULL, w.requests, w.tokens >> 32, w.tokens & 4294967295," +
+		" w.cost >> 32, w.cost & 4294967295, w.unpriced_requests, 0, 0" +
+		" FROM v JOIN budget_windows AS w ON w.budget_id = v.budget_id AND w.subject_id = v.subject_id" +
+		" AND w.window_start = v.begins" +
+		" UNION ALL SELECT v.number, false, m.provider_id, m.model_id, " + strings.Join(sums, ", ") +
+		", 0, count(*), " + until +
+		" FROM v JOIN key_leases AS l ON l.consumer_path >= v.low AND l.consumer_path < v.high" +
+		" AND l.consumer_path <> '' AND l.expires_at > v.now LEFT JOIN models AS m ON m.id = l.model_id" +
+		" GROUP BY v.number, m.provider_id, m.model_id"
+}
 
 // openSums returns the sums of terms over the leases that began in a window.
 func openSums(terms ...string) (sums []string) {
@@ -124,22 +124,27 @@ var readSpentPostgres = func() string {
 	for i, of := range spentTypes {
 		arrays[i] = fmt.Sprintf("CAST($%d AS %s[])", i+1, of)
 	}
-	return "WITH " + spentColumns + " AS (SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")) " + readSpentSQL
+	return "WITH " + spentColumns + " AS (SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")) " +
+		readSpentSQL("0")
 }()
 
 var readSpentSQLite = bulk.Statements(func(n int) string {
 	row := slices.Repeat([]string{"$%d"}, len(spentTypes))
-	return "WITH " + spentColumns + " AS (VALUES " + bulk.Placeholders(n, row...) + ") " + readSpentSQL
+	return "WITH " + spentColumns + " AS (VALUES " + bulk.Placeholders(n, row...) + ") " +
+		readSpentSQL("unixepoch(min(l.expires_at))")
 })
 
 var windowColumns = []string{
 	"id", "budget_id", "subject_id", "window_start", "window_end", "requests", "tokens", "cost", "unpriced_requests",
 }
 
-var addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns,
-	" ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+
-		strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
+var (
+	addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL)
+	addUnknown = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL+
 		" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
+	addingSQL = " ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET " +
+		strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")
+)
 
 // sumsInto returns assignments that add the columns of an upsert to those of its table, cut to their range.
 func sumsInto(table string, columns ...string) (sums []string) {
@@ -192,22 +197,30 @@ var addCrossings = bulk.NewInsert(budgetcrossing.Table, []string{
 	"id", "budget_id", "subject_id", "window_start", "kind", "metric", "percent", "spent", "ceiling", "at",
 }, " ON CONFLICT (budget_id, subject_id, window_start, kind, metric, percent) DO NOTHING")
 
-// writeSpent adds to the counters, in one order for all, and notes the thresholds that they have passed.
+// writeSpent adds to the counters, in one order for all, and notes the thresholds that they have passed. On SQLite it
+// knows what most of them were.
 func (b *batch) writeSpent(ctx context.Context) error {
 	if len(b.spent)+len(b.crossings) == 0 {
 		return nil
 	}
 	sums := slices.Collect(maps.Values(b.spent))
 	slices.SortFunc(sums, func(x, y *addition) int { return x.id().compare(y.id()) })
-	rows := make([][]any, len(sums))
-	for i, s := range sums {
-		rows[i] = []any{
+	var known, unknown, old [][]any
+	for _, s := range sums {
+		row := []any{
 			budgetwindow.DefaultID(), s.ID, s.subject.ID, s.begin, s.end, s.Requests, s.Tokens, int64(s.Cost),
 			s.Unpriced,
 		}
+		if c := b.counterOf(s.binding); c != nil && b.engine == dialect.SQLite {
+			known, old = append(known, row), b.added(old, s, c.Ended)
+		} else {
+			unknown = append(unknown, row)
+		}
 	}
-	var old [][]any
-	err := addWindows.Return(ctx, b.tx, b.engine, rows, func(scan func(...any) error) error {
+	if err := addWindows.Run(ctx, b.tx, b.engine, known); err != nil {
+		return err
+	}
+	err := addUnknown.Return(ctx, b.tx, b.engine, unknown, func(scan func(...any) error) error {
 		var id counterID
 		var after budget.Amount
 		err := scan(&id.budget, &id.subject, &id.begin, &after.Requests, &after.Tokens, (*int64)(&after.Cost),
@@ -216,16 +229,7 @@ func (b *batch) writeSpent(ctx context.Context) error {
 			return err
 		}
 		id.begin = utc.Of(id.begin)
-		s := b.spent[id]
-		if s.Window.Per == budget.Minute && after == s.Amount { // a new window
-			old = append(old, []any{id.budget, id.subject, utc.Min(s.begin, b.now).Add(-keptMinutes)})
-		}
-		if !isLong(s.begin, s.end) {
-			return nil
-		}
-		for _, c := range s.Crossings(id.subject, id.begin, after.Less(s.Amount), after) {
-			b.crossings = append(b.crossings, crossing{id, c, budgetcrossing.KindThreshold})
-		}
+		old = b.added(old, b.spent[id], after)
 		return nil
 	})
 	if err != nil {
@@ -235,6 +239,20 @@ func (b *batch) writeSpent(ctx context.Context) error {
 		return err
 	}
 	return b.writeCrossings(ctx)
+}
+
+// added notes the thresholds that a counter has passed. If it is a minute's first, windows of minutes before it are old.
+func (b *batch) added(old [][]any, s *addition, after budget.Amount) [][]any {
+	if s.Window.Per == budget.Minute && after == s.Amount {
+		old = append(old, []any{s.ID, s.subject.ID, utc.Min(s.begin, b.now).Add(-keptMinutes)})
+	}
+	if !isLong(s.begin, s.end) {
+		return old
+	}
+	for _, c := range s.Crossings(s.subject.ID, s.begin, after.Less(s.Amount), after) {
+		b.crossings = append(b.crossings, crossing{s.id(), c, budgetcrossing.KindThreshold})
+	}
+	return old
 }
 
 // writeCrossings notes crossings that are not noted yet.
