@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -68,7 +69,19 @@ type place struct {
 type Book struct {
 	All    []*Dimension // those that composites combine come first
 	values map[place]Value
-	tags   map[string]map[string]string // names of values by dimension, by tags as they are stored
+	tags   *tagMemory
+}
+
+// tagMemory remembers tags, by how they are stored.
+type tagMemory struct {
+	mu sync.Mutex
+	of map[string]*parsedTags
+}
+
+// parsedTags are tags, and the names of their values by dimension.
+type parsedTags struct {
+	tags  schema.Tags
+	names map[string]string
 }
 
 // Named returns the dimension with a name, or nil.
@@ -81,8 +94,8 @@ func (b *Book) Named(name string) *Dimension {
 	return nil
 }
 
-func newBook(all []*Dimension) *Book {
-	return &Book{All: all, values: map[place]Value{}, tags: map[string]map[string]string{}}
+func newBook(all []*Dimension, tags *tagMemory) *Book {
+	return &Book{All: all, values: map[place]Value{}, tags: tags}
 }
 
 // Counted is a value that a request counts under.
@@ -104,7 +117,7 @@ func (c Counted) Periods(quarter ledger.Period) []ledger.Period {
 // Of returns the values that a request counts under, one for each dimension that counts it. Values that a book has not
 // learned are unknown: missing is called for them, if it is not nil.
 func (b *Book) Of(e *ledger.Event, missing func(*Dimension, string)) (all []Counted, err error) {
-	names, err := b.namesOf(e.Tags)
+	tags, err := b.parse(e.Tags)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +126,7 @@ func (b *Book) Of(e *ledger.Event, missing func(*Dimension, string)) (all []Coun
 		if !d.Counts(e.At) {
 			continue
 		}
-		name := names[d.Name]
+		name := tags.names[d.Name]
 		switch d.Kind {
 		case entdimension.KindConsumer:
 			name = ""
@@ -179,37 +192,42 @@ func TextsOf(name string) (texts []string, err error) {
 	return texts, err
 }
 
-// maxTags is how many texts of tags a book remembers.
+// maxTags is how many texts of tags are remembered; with more, all are forgotten.
 const maxTags = 10_000
 
-// namesOf returns the names of the values of tags, by dimension.
-func (b *Book) namesOf(tags string) (map[string]string, error) {
-	if tags == "" {
-		return nil, nil
+// noTags are the tags of "".
+var noTags = new(parsedTags)
+
+// parse returns tags that are as they are stored. Nobody changes what it returns.
+func (b *Book) parse(text string) (*parsedTags, error) {
+	if text == "" {
+		return noTags, nil
 	}
-	if names, known := b.tags[tags]; known {
-		return names, nil
+	b.tags.mu.Lock()
+	defer b.tags.mu.Unlock()
+	if p := b.tags.of[text]; p != nil {
+		return p, nil
 	}
-	var all schema.Tags
-	if err := json.Unmarshal([]byte(tags), &all); err != nil {
+	p := new(parsedTags)
+	if err := json.Unmarshal([]byte(text), &p.tags); err != nil {
 		return nil, fmt.Errorf("%w: tags: %w", fault.ErrCorrupt, err)
 	}
-	names := make(map[string]string, len(all))
-	for name, texts := range all {
+	p.names = make(map[string]string, len(p.tags))
+	for name, texts := range p.tags {
 		d := b.Named(name)
 		switch {
 		case d == nil || len(texts) == 0:
 		case d.Kind == entdimension.KindMulti:
-			names[name] = NameOf(texts)
+			p.names[name] = NameOf(texts)
 		default:
-			names[name] = texts[0]
+			p.names[name] = texts[0]
 		}
 	}
-	if len(b.tags) >= maxTags {
-		clear(b.tags)
+	if b.tags.of == nil || len(b.tags.of) >= maxTags {
+		b.tags.of = map[string]*parsedTags{}
 	}
-	b.tags[tags] = names
-	return names, nil
+	b.tags.of[text] = p
+	return p, nil
 }
 
 // AddTo adds a request to the periods of its values.
@@ -258,21 +276,22 @@ func Marshal(tags schema.Tags) string {
 	return string(text)
 }
 
-// Check returns fault.ErrInvalidData if a request of an instant may not have tags, which are as they are stored.
+// Check returns fault.ErrInvalidData if a request of an instant may not have tags, which are as they are stored; and
+// fault.ErrCorrupt if they are not.
 func (b *Book) Check(tags string, at time.Time) error {
-	var all schema.Tags
-	if err := json.Unmarshal([]byte(tags), &all); err != nil {
-		return fmt.Errorf("%w: tags: %w", fault.ErrInvalidData, err)
+	p, err := b.parse(tags)
+	if err != nil {
+		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
+	for _, name := range slices.Sorted(maps.Keys(p.tags)) {
 		d := b.Named(name)
 		switch {
 		case d == nil || d.Kind != entdimension.KindSingle && d.Kind != entdimension.KindMulti:
 			return fmt.Errorf("%w: there is no dimension %.64q for tags", fault.ErrInvalidData, name)
 		case d.Retired != nil && !at.Before(*d.Retired):
 			return fmt.Errorf("%w: dimension %q is retired", fault.ErrInvalidData, name)
-		case d.Kind == entdimension.KindSingle && len(all[name]) > 1:
-			return fmt.Errorf("%w: dimension %q takes one tag, not %d", fault.ErrInvalidData, name, len(all[name]))
+		case d.Kind == entdimension.KindSingle && len(p.tags[name]) > 1:
+			return fmt.Errorf("%w: dimension %q takes one tag, not %d", fault.ErrInvalidData, name, len(p.tags[name]))
 		}
 	}
 	return nil

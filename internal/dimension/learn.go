@@ -30,6 +30,7 @@ type Memory struct {
 	version int64
 	all     []*Dimension // nil: nothing is remembered
 	values  map[place]Value
+	tags    *tagMemory
 }
 
 const readSQL = "SELECT d.id, d.name, d.kind, d.parts, d.max_values, d.grain, d.since, d.open_from, d.retired_at," +
@@ -38,7 +39,7 @@ const readSQL = "SELECT d.id, d.name, d.kind, d.parts, d.max_values, d.grain, d.
 
 // Read reads all dimensions.
 func Read(ctx context.Context, tx bulk.Querier) (*Book, error) {
-	b := newBook(nil)
+	b := newBook(nil, new(tagMemory))
 	err := bulk.Scan(ctx, tx, readSQL, nil, func(scan func(...any) error) error {
 		d := new(Dimension)
 		var kind, grain string
@@ -90,11 +91,11 @@ func (m *Memory) Open(ctx context.Context, tx bulk.Querier, version int64) (*Boo
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.all != nil && m.version == version {
-		return newBook(m.all), nil
+		return newBook(m.all, m.tags), nil
 	}
 	b, err := Read(ctx, tx)
 	if err == nil && (m.all == nil || m.version < version) {
-		m.version, m.all, m.values = version, append([]*Dimension{}, b.All...), map[place]Value{}
+		m.version, m.all, m.values, m.tags = version, append([]*Dimension{}, b.All...), map[place]Value{}, b.tags
 	}
 	return b, err
 }
@@ -139,7 +140,11 @@ func (b *Book) learn(
 	if len(b.All) == 0 {
 		return nil
 	}
-	for range 2 {
+	rounds := 1
+	if slices.ContainsFunc(b.All, func(d *Dimension) bool { return d.Kind == entdimension.KindComposite }) {
+		rounds = 2
+	}
+	for range rounds {
 		names, asked := map[place]bool{}, map[uuid.UUID]bool{}
 		for i := range events {
 			_, err := b.Of(&events[i], func(d *Dimension, name string) {
