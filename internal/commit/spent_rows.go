@@ -241,7 +241,7 @@ func (b *batch) writeSpent(ctx context.Context) error {
 	return b.writeCrossings(ctx)
 }
 
-// added notes the thresholds that a counter has passed. If it is a minute's first, windows of minutes before it are old.
+// added notes the thresholds that a counter has passed. If it is new and of a minute, it adds those long before to old.
 func (b *batch) added(old [][]any, s *addition, after budget.Amount) [][]any {
 	if s.Window.Per == budget.Minute && after == s.Amount {
 		old = append(old, []any{s.ID, s.subject.ID, utc.Min(s.begin, b.now).Add(-keptMinutes)})
