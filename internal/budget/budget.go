@@ -5,6 +5,7 @@ package budget
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -82,6 +83,20 @@ type Budget struct {
 	Thresholds    []int
 	CountsFrom    time.Time // what ended before is not in its counters
 	Grants        []Grant
+
+	last atomic.Pointer[span] // the window that was asked for last
+}
+
+type span struct{ begin, end time.Time }
+
+// WindowOf returns the window that t lies in: see [Window.Of]. Most requests ask for the same one.
+func (b *Budget) WindowOf(t time.Time) (begin, end time.Time) {
+	if s := b.last.Load(); s != nil && !t.Before(s.begin) && t.Before(s.end) {
+		return s.begin, s.end
+	}
+	begin, end = b.Window.Of(t)
+	b.last.Store(&span{begin, end})
+	return begin, end
 }
 
 // Grant raises ceilings for some windows: those that begin from From on, and before Until.

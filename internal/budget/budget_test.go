@@ -25,20 +25,20 @@ func at(t *testing.T, text string) time.Time {
 func TestCovers(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		budget   budget.Budget
+		budget   *budget.Budget
 		provider byte
 		model    string
 		want     bool
 	}{
-		"everything":               {budget.Budget{}, 1, "gpt-4", true},
-		"the provider":             {budget.Budget{Provider: id(1)}, 1, "gpt-4", true},
-		"another provider":         {budget.Budget{Provider: id(2)}, 1, "gpt-4", false},
-		"the model":                {budget.Budget{Provider: id(1), Models: []string{"o1", "gpt-4"}}, 1, "gpt-4", true},
-		"a longer name":            {budget.Budget{Models: []string{"gpt-4"}}, 1, "gpt-4o", false},
-		"any rest":                 {budget.Budget{Models: []string{"gpt-4*"}}, 1, "gpt-4o", true},
-		"any rest, also none":      {budget.Budget{Models: []string{"gpt-4*"}}, 1, "gpt-4", true},
-		"an empty list of models":  {budget.Budget{Models: []string{}}, 1, "gpt-4", false},
-		"the model of another one": {budget.Budget{Provider: id(2), Models: []string{"gpt-4"}}, 1, "gpt-4", false},
+		"everything":               {&budget.Budget{}, 1, "gpt-4", true},
+		"the provider":             {&budget.Budget{Provider: id(1)}, 1, "gpt-4", true},
+		"another provider":         {&budget.Budget{Provider: id(2)}, 1, "gpt-4", false},
+		"the model":                {&budget.Budget{Provider: id(1), Models: []string{"o1", "gpt-4"}}, 1, "gpt-4", true},
+		"a longer name":            {&budget.Budget{Models: []string{"gpt-4"}}, 1, "gpt-4o", false},
+		"any rest":                 {&budget.Budget{Models: []string{"gpt-4*"}}, 1, "gpt-4o", true},
+		"any rest, also none":      {&budget.Budget{Models: []string{"gpt-4*"}}, 1, "gpt-4", true},
+		"an empty list of models":  {&budget.Budget{Models: []string{}}, 1, "gpt-4", false},
+		"the model of another one": {&budget.Budget{Provider: id(2), Models: []string{"gpt-4"}}, 1, "gpt-4", false},
 	} {
 		require.Equal(t, test.want, test.budget.Covers(id(test.provider), test.model), name)
 	}
@@ -48,18 +48,18 @@ func TestSubject(t *testing.T) {
 	t.Parallel()
 	chain := []budget.Consumer{{id(1), "organisation"}, {id(2), "team"}, {id(3), "team"}, {id(4), "user"}}
 	for name, test := range map[string]struct {
-		budget budget.Budget
+		budget *budget.Budget
 		want   byte // 0: it does not bind
 	}{
-		"pooled":                       {budget.Budget{Owner: id(2)}, 2},
-		"pooled, the consumer's own":   {budget.Budget{Owner: id(4)}, 4},
-		"pooled, of another":           {budget.Budget{Owner: id(9)}, 0},
-		"each child":                   {budget.Budget{Owner: id(2), Each: true}, 3},
-		"each team: the first below":   {budget.Budget{Owner: id(1), Each: true, EachKind: "team"}, 2},
-		"each team below a team":       {budget.Budget{Owner: id(2), Each: true, EachKind: "team"}, 3},
-		"each user":                    {budget.Budget{Owner: id(1), Each: true, EachKind: "user"}, 4},
-		"each of a kind that is above": {budget.Budget{Owner: id(3), Each: true, EachKind: "team"}, 0},
-		"each child of a leaf":         {budget.Budget{Owner: id(4), Each: true}, 0},
+		"pooled":                       {&budget.Budget{Owner: id(2)}, 2},
+		"pooled, the consumer's own":   {&budget.Budget{Owner: id(4)}, 4},
+		"pooled, of another":           {&budget.Budget{Owner: id(9)}, 0},
+		"each child":                   {&budget.Budget{Owner: id(2), Each: true}, 3},
+		"each team: the first below":   {&budget.Budget{Owner: id(1), Each: true, EachKind: "team"}, 2},
+		"each team below a team":       {&budget.Budget{Owner: id(2), Each: true, EachKind: "team"}, 3},
+		"each user":                    {&budget.Budget{Owner: id(1), Each: true, EachKind: "user"}, 4},
+		"each of a kind that is above": {&budget.Budget{Owner: id(3), Each: true, EachKind: "team"}, 0},
+		"each child of a leaf":         {&budget.Budget{Owner: id(4), Each: true}, 0},
 	} {
 		subject, binds := test.budget.Subject(chain)
 		require.Equal(t, test.want != 0, binds, name)
@@ -245,6 +245,23 @@ func TestCrossings(t *testing.T) {
 	require.Len(t, cross(0, 801), 1)
 	b.Ceilings, b.Thresholds, b.Grants = budget.Ceilings{Tokens: rule.MaxAmount}, []int{1000}, nil
 	require.Len(t, cross(0, rule.MaxAmount), 1)
+}
+
+// TestWindowOf: a budget that remembers a window answers as its windows do.
+func TestWindowOf(t *testing.T) {
+	t.Parallel()
+	now := at(t, "2026-07-15T12:00:00Z")
+	for _, per := range []budget.Unit{budget.Minute, budget.Hour, budget.Day, budget.Month, budget.Total} {
+		b := &budget.Budget{Window: budget.Window{Per: per, Zone: time.UTC, Day: 1}}
+		_, end := b.Window.Of(now)
+		for _, t1 := range []time.Time{
+			now, now.Add(time.Second), end.Add(-1), end, now, now.AddDate(0, 0, -1), now.AddDate(0, -1, 0),
+		} {
+			begin, end := b.Window.Of(t1)
+			gotBegin, gotEnd := b.WindowOf(t1)
+			require.Equal(t, []time.Time{begin, end}, []time.Time{gotBegin, gotEnd}, "%s %s", per, t1)
+		}
+	}
 }
 
 func TestWindow(t *testing.T) {

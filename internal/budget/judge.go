@@ -67,7 +67,7 @@ type Request struct {
 
 // States appends a state for each ceiling of a budget that binds a subject.
 func (b *Budget) States(all []State, subject uuid.UUID, c Counter, r Request) []State {
-	begin, end := b.Window.Of(r.At)
+	begin, end := b.WindowOf(r.At)
 	granted := b.granted(subject, begin)
 	for _, m := range [...]Metric{Cost, Tokens, Requests, Concurrency} {
 		ceiling := b.Ceilings.of(m)

@@ -118,7 +118,7 @@ func (o *ownerMemory) chainOf(consumer uuid.UUID) *chain {
 	return nil
 }
 
-// keep remembers what a batch knows, at a version.
+// keep remembers what a batch has read, at a version.
 func (o *ownerMemory) keep(version int64, s *spending) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -210,6 +210,28 @@ func windowOf(per, zone string, day, hour int) (w budget.Window, err error) {
 		err = fmt.Errorf("%w: %w", fault.ErrUnsupported, err)
 	}
 	return w, err
+}
+
+// above adds the consumers above some, as far as they are known, and returns the others.
+func (s *spending) above(some map[uuid.UUID]bool) map[uuid.UUID]bool {
+	unknown := map[uuid.UUID]bool{}
+	for id := range some {
+		o := s.owners[id]
+		switch {
+		case o == nil:
+		case o.chain != nil && o.chain.err == nil:
+			for _, above := range o.chain.owners {
+				s.owners[above.ID] = above
+			}
+		default:
+			for _, id := range o.ids {
+				if s.owners[id] == nil {
+					unknown[id] = true
+				}
+			}
+		}
+	}
+	return unknown
 }
 
 // forbids returns why the consumers of a chain may not use a model, and which of them may not; "" if they may.

@@ -232,7 +232,9 @@ func (b *batch) findOwners(ctx context.Context, tx bulk.Querier, owners, accessK
 	if !b.inTx { // else the transaction may have changed them
 		b.remembered.remember(version, nil, accessKeys, &b.spending)
 	}
-	if err := b.readAccessKeys(ctx, tx, bulk.Unknown(accessKeys, b.accessKeys)); err != nil {
+	unknown := bulk.Unknown(accessKeys, b.accessKeys)
+	read := len(unknown) > 0
+	if err := b.readAccessKeys(ctx, tx, unknown); err != nil {
 		return err
 	}
 	want := maps.Clone(owners)
@@ -245,28 +247,15 @@ func (b *batch) findOwners(ctx context.Context, tx bulk.Querier, owners, accessK
 		if !b.inTx {
 			b.remembered.remember(version, want, nil, &b.spending)
 		}
-		if err := b.readOwners(ctx, tx, bulk.Unknown(want, b.owners)); err != nil {
+		unknown := bulk.Unknown(want, b.owners)
+		read = read || len(unknown) > 0
+		if err := b.readOwners(ctx, tx, unknown); err != nil {
 			return err
 		}
-		above := map[uuid.UUID]bool{}
-		for id := range want {
-			o := b.owners[id]
-			if o == nil {
-				continue
-			}
-			if o.chain != nil && o.chain.err == nil {
-				for _, up := range o.chain.owners {
-					b.owners[up.ID] = up
-				}
-				continue
-			}
-			for _, id := range o.ids {
-				if b.owners[id] == nil {
-					above[id] = true
-				}
-			}
-		}
-		want = above
+		want = b.above(want)
+	}
+	if !read {
+		return nil
 	}
 	for _, o := range b.owners {
 		if o.chain == nil {

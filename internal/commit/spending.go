@@ -86,7 +86,7 @@ func (c *chain) bindings(of namedModel, at time.Time) (all []binding) {
 	all = make([]binding, 0, len(c.bound))
 	for _, by := range c.bound {
 		if by.Covers(of.provider, of.name) {
-			begin, end := by.Window.Of(at)
+			begin, end := by.WindowOf(at)
 			all = append(all, binding{by, begin, end})
 		}
 	}
