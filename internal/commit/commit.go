@@ -261,7 +261,7 @@ func (m *Committer) FoldSome(
 	if err := m.sharePolicy(ctx, tx); err != nil { // the dimensions stay as they are
 		return false, err
 	}
-	b := batch{env: &m.env, tx: tx}
+	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx}
 	if err := b.openBook(ctx); err != nil {
 		return false, err
 	}
@@ -292,7 +292,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 	s := newSnapshot(strategy, time.Time{})
 	if last != nil && (!ok || state.Follows(last.state)) {
 		if len(last.accounts) <= maxAccounts {
-			s.accounts = last.accounts
+			s.accounts, s.version = last.accounts, last.version
 		}
 		if last.rows() <= maxRemembered {
 			last.accounts, s = s.accounts, last
@@ -303,6 +303,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 		clear(s.prices)
 		clear(s.stored)
 		clear(s.accounts)
+		s.version = nil
 	}
 	s.state = state
 	return s, nil

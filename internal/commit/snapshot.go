@@ -30,6 +30,7 @@ type snapshot struct {
 	providers map[uuid.UUID]*pool.Provider
 	states    map[uuid.UUID]uuid.UUID // by provider: how the pool was left on PostgreSQL, see pool_states
 	accounts  map[accountID]*account  // what subjects have of their budgets
+	version   *int64                  // of the policy; nil: it was not read
 
 	// Of this batch:
 

@@ -21,7 +21,6 @@ import (
 
 // spending is what a batch knows of consumers and budgets, and what it adds.
 type spending struct {
-	version    *int64               // of the policy; nil: it was not read
 	owners     map[uuid.UUID]*Owner // the consumers that calls name, and all above them
 	accessKeys map[uuid.UUID]*policy.AccessKey
 	spent      map[counterID]*addition
@@ -33,8 +32,7 @@ type spending struct {
 func (s *spending) makeRoom() {
 	if s.owners == nil {
 		*s = spending{
-			version: s.version,
-			owners:  map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*policy.AccessKey{},
+			owners: map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*policy.AccessKey{},
 			spent: map[counterID]*addition{},
 		}
 	}
