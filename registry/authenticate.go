@@ -8,14 +8,12 @@ import (
 	"slices"
 	"time"
 
-	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/policy"
 )
 
@@ -180,40 +178,6 @@ func (r *Registry) policyVersion(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	return row.Version, nil
-}
-
-// writePolicy is writeAlone for a change of what processes remember of access keys and consumers.
-func (r *Registry) writePolicy(ctx context.Context, op string, f fault.List, body func(tx *ent.Client) error) error {
-	defer r.policy.Expire() // also if it is uncertain whether it was committed
-	return r.writeAlone(ctx, op, f, func(tx *ent.Client) error {
-		if err := r.lockPolicy(ctx, tx); err != nil {
-			return err
-		}
-		if err := body(tx); err != nil {
-			return err
-		}
-		return r.raisePolicy(ctx, tx)
-	})
-}
-
-// lockPolicy keeps requests for consumers, and changes of consumers and budgets, waiting until a transaction ends. It
-// comes before any row and any other lock but that of the catalogue: batches share it before they take theirs. SQLite
-// has one writer.
-func (r *Registry) lockPolicy(ctx context.Context, tx *ent.Client) error {
-	if r.db.Dialect() != dialect.Postgres {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", commit.PolicyLock)
-	return err
-}
-
-// raisePolicy counts a change of what processes remember.
-func (r *Registry) raisePolicy(ctx context.Context, tx *ent.Client) error {
-	n, err := tx.PolicyVersion.Update().AddVersion(1).Save(ctx)
-	if err == nil && n == 0 { // the first change
-		err = tx.PolicyVersion.Create().SetNumber(1).SetVersion(1).Exec(ctx)
-	}
-	return err
 }
 
 // forbidden returns the error for a request that a batch forbids.

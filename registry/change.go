@@ -12,6 +12,7 @@ import (
 	"entgo.io/ent/dialect"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
@@ -47,6 +48,40 @@ func (r *Registry) writeAlone(ctx context.Context, op string, f fault.List, body
 		}
 		return body(tx)
 	})
+}
+
+// writePolicy is writeAlone for a change of what processes remember of access keys and consumers.
+func (r *Registry) writePolicy(ctx context.Context, op string, f fault.List, body func(tx *ent.Client) error) error {
+	defer r.policy.Expire() // also if it is uncertain whether it was committed
+	return r.writeAlone(ctx, op, f, func(tx *ent.Client) error {
+		if err := r.lockPolicy(ctx, tx); err != nil {
+			return err
+		}
+		if err := body(tx); err != nil {
+			return err
+		}
+		return r.raisePolicy(ctx, tx)
+	})
+}
+
+// lockPolicy keeps requests for consumers, and changes of consumers and budgets, waiting until a transaction ends. It
+// comes before any row and any other lock but that of the catalogue: batches share it before they take theirs. SQLite
+// has one writer.
+func (r *Registry) lockPolicy(ctx context.Context, tx *ent.Client) error {
+	if r.db.Dialect() != dialect.Postgres {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", commit.PolicyLock)
+	return err
+}
+
+// raisePolicy counts a change of what processes remember.
+func (r *Registry) raisePolicy(ctx context.Context, tx *ent.Client) error {
+	n, err := tx.PolicyVersion.Update().AddVersion(1).Save(ctx)
+	if err == nil && n == 0 { // the first change
+		err = tx.PolicyVersion.Create().SetNumber(1).SetVersion(1).Exec(ctx)
+	}
+	return err
 }
 
 // writer is Registry.write or Registry.writeAlone.

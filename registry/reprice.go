@@ -270,6 +270,37 @@ type valueRow struct {
 	to      uuid.UUID // its price then; zero: it stays
 }
 
+// priceRows prices the values of a period anew. It returns how many requests they have, and whether any is moved.
+func (p *repricing) priceRows(rows []valueRow) (requests int64, moved bool, err error) {
+	for i := range rows {
+		w := &rows[i]
+		requests += w.was.Requests
+		if w.to, w.is, err = p.priceAnew(w.of.Price, w.of.Start, w.of.End(), w.was); err != nil {
+			return 0, false, err
+		}
+		moved = moved || w.to != uuid.Nil
+	}
+	return requests, moved, nil
+}
+
+// shiftRows notes which values move, and that their days do, if they have any.
+func (p *repricing) shiftRows(rows []valueRow, days bool) error {
+	for _, w := range rows {
+		if w.to == uuid.Nil {
+			continue
+		}
+		if err := p.shift(w.of, w.was, w.to, w.is); err != nil {
+			return err
+		}
+		if days && w.of.Grain == ledger.QuarterGrain {
+			if err := p.shift(w.of.Day(), w.was, w.to, w.is); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // allot gives the rows that are moved what the total costs beyond the others, in proportion to what their tokens cost.
 func allot(rows []valueRow, total ledger.Sums) {
 	for _, cost := range []func(s *ledger.Sums) *money.USD{

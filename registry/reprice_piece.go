@@ -353,19 +353,9 @@ func (p *repricing) readValues(
 
 // moveTogether moves the values of one dimension in a period.
 func (p *repricing) moveTogether(ctx context.Context, tx *ent.Client, engine string, rows []valueRow, days bool) error {
-	var requests int64
-	moved := false
-	for i := range rows {
-		w := &rows[i]
-		requests += w.was.Requests
-		var err error
-		if w.to, w.is, err = p.priceAnew(w.of.Price, w.of.Start, w.of.End(), w.was); err != nil {
-			return err
-		}
-		moved = moved || w.to != uuid.Nil
-	}
-	if !moved {
-		return nil
+	requests, moved, err := p.priceRows(rows)
+	if err != nil || !moved {
+		return err
 	}
 	total := ledger.Period{Model: p.model, Grain: rows[0].of.Grain, Start: rows[0].of.Start}
 	stored := byPeriod{}
@@ -375,18 +365,5 @@ func (p *repricing) moveTogether(ctx context.Context, tx *ent.Client, engine str
 	if all := stored[total]; all.Requests == requests {
 		allot(rows, all)
 	}
-	for _, w := range rows {
-		if w.to == uuid.Nil {
-			continue
-		}
-		if err := p.shift(w.of, w.was, w.to, w.is); err != nil {
-			return err
-		}
-		if days && w.of.Grain == ledger.QuarterGrain {
-			if err := p.shift(w.of.Day(), w.was, w.to, w.is); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return p.shiftRows(rows, days)
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -99,72 +98,4 @@ func (m *Committer) spentBy(
 		}
 	}
 	return b, nil
-}
-
-// counting returns a batch that only counts what was spent.
-func (m *Committer) counting(tx *ent.Client, now time.Time) *batch {
-	return &batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx, inTx: true}
-}
-
-func (b *batch) pathOf(ctx context.Context, consumer uuid.UUID) (string, error) {
-	if err := b.findOwners(ctx, b.tx, map[uuid.UUID]bool{consumer: true}, nil); err != nil {
-		return "", err
-	}
-	if b.owners[consumer] == nil {
-		return "", fault.Missing("consumer", consumer)
-	}
-	return b.owners[consumer].Path, nil
-}
-
-// spendAgain counts, for one budget, what a subtree has spent from an instant on, in the present window and in later
-// ones. It returns the instant from which on that is complete.
-func (b *batch) spendAgain(ctx context.Context, row *ent.Budget, path string, from time.Time) (time.Time, error) {
-	known, err := readSources(ctx, b.tx)
-	if err != nil {
-		return time.Time{}, err
-	}
-	window, err := WindowOf(row)
-	if err != nil {
-		return time.Time{}, err
-	}
-	begin, end := window.Of(b.now)
-	first := known.stretch(window, utc.Max(begin, from), end)
-	for s := first; ; {
-		if err := b.spendStretch(ctx, row, path, s); err != nil {
-			return first.from, err
-		}
-		var later *uuid.UUID
-		const next = "SELECT id FROM usage_events WHERE id >= $1 ORDER BY id LIMIT 1"
-		err := bulk.Scan(ctx, b.tx, next, []any{ledger.FirstEventID(s.until)}, func(scan func(...any) error) error {
-			return scan(&later)
-		})
-		if err != nil || later == nil {
-			return first.from, err
-		}
-		begin, end := window.Of(ledger.EventTime(*later)) // of a clock that is ahead
-		s = known.stretch(window, begin, end)
-	}
-}
-
-// spendStretch counts, for one budget, what a subtree has spent in a part of one of its windows.
-func (b *batch) spendStretch(ctx context.Context, row *ent.Budget, path string, s stretch) error {
-	all, err := s.read(ctx, b.tx, path)
-	if err != nil {
-		return err
-	}
-	consumers := map[uuid.UUID]bool{}
-	for _, one := range all {
-		consumers[one.consumer] = true
-	}
-	if err := b.findOwners(ctx, b.tx, consumers, nil); err != nil {
-		return err
-	}
-	for _, one := range all {
-		chain, err := b.chainOf(&one.consumer)
-		if err != nil {
-			return err
-		}
-		b.spend(chain, one.of, s.from, one.took, func(bud *budget.Budget) bool { return bud.ID == row.ID })
-	}
-	return nil
 }
