@@ -29,3 +29,8 @@ func Fold(ctx context.Context, r *Registry, model uuid.UUID) error {
 
 // WithoutPolling lets callers who wait for a key ask again when they are woken, and not every 250 ms.
 func WithoutPolling(r *Registry) { r.waiters.poll = time.Hour }
+
+// InPieces lets pieces of long operations have some rows, and calls between after each.
+func InPieces(r *Registry, rows int, between func(context.Context) error) {
+	r.pieceRows, r.between = rows, between
+}

@@ -103,37 +103,48 @@ func RatesOf(p *ent.Price) money.Rates { return ledger.RatesOf(p) }
 //
 // With EffectiveFrom the price is inserted into the history, and holds until the next price there. A price that begins
 // at the same instant is superseded. Then past usage is priced anew, as by [Registry.Reprice], if its cost is unknown
-// and its price is no longer the one of its time. Usage with a cost keeps it until Reprice is called.
+// and its price is no longer the one of its time. Usage with a cost keeps it until Reprice is called. In the end the
+// counters of budgets are set, as by Reprice.
 //
 // If there is much such usage, the price is set in one transaction with some thousand requests, and the rest follows in
-// pieces. If one of these fails, the price is set, and calling again continues.
+// pieces. Then each budget is counted. If a piece or a budget fails, the price is set, and calling again continues.
+// Within a transaction all of this is one piece, and an error undoes it.
 //
 // It returns [ErrInvalidData] if the input breaks a rule, such as a time in the future or no rates, and [ErrNotFound]
 // if there is no such live model.
 func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (*ent.Price, error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
-	backfill := repricing{done: true}
+	past := !in.EffectiveFrom.IsZero()
+	var backfill repricing
 	p, err := change(ctx, r.writeAlone, op, in.faults(r.now()), func(tx *ent.Client) (*ent.Price, error) {
+		if past {
+			if err := r.lockBudgets(ctx, tx); err != nil {
+				return nil, err
+			}
+		}
 		if _, err := liveModel(ctx, tx, id); err != nil {
 			return nil, err
 		}
 		p, err := changePrice(ctx, tx, id, in)
-		if err != nil || in.EffectiveFrom.IsZero() {
+		if err != nil || !past {
 			return p, err
 		}
 		end := timeOf(tx).Add(maxAhead)
 		backfill = repricing{model: id, start: in.EffectiveFrom, end: end, unpricedAlone: true}
 		return p, r.repricePiece(ctx, tx, &backfill)
 	})
-	if err != nil || backfill.done {
+	if err != nil || !past {
 		return p, err
 	}
-	if err = translate(ctx, op, r.pause(ctx, longestPause)); err == nil {
+	if !backfill.done {
+		err = translate(ctx, op, r.pause(ctx, longestPause))
+	}
+	if err == nil {
 		err = r.reprice(ctx, op, &backfill)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; the price is set; call again to price the rest of the usage", err)
+		return nil, fmt.Errorf("%w; the price is set; call again to price the rest and count it in budgets", err)
 	}
 	return p, nil
 }

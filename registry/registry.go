@@ -86,7 +86,8 @@ func (r *Registry) Client() *ent.Client { return r.shown }
 //     [WithBusyTimeout]. In memory, so does a read.
 //   - On PostgreSQL, the same happens to a write through r that needs a row the transaction has changed, or that uses,
 //     leases or changes keys of a provider whose keys the transaction has used, leased or changed. After a change of
-//     consumers, access keys or budgets, requests for consumers wait until the transaction ends, in all processes.
+//     consumers, access keys or budgets, requests for consumers wait until the transaction ends, in all processes. If
+//     there are budgets, they also wait after past usage was priced.
 //
 // Use tx from one goroutine, and not after fn has returned. Rows that tx returned stay usable: they see the transaction
 // within fn, and the database afterwards.

@@ -73,7 +73,7 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 		return RepairResult{}, translate(ctx, op, err)
 	}
 	done := &repair{r: r, reader: proof.NewReader(r.db, r.fresh, r.inTx), keys: map[uuid.UUID]bool{}}
-	err := r.lockBudgets(ctx)
+	err := r.lockBudgets(ctx, r.client)
 	if err == nil {
 		err = done.reader.Each(ctx, func(d *proof.Day) error { return done.day(ctx, d) })
 	}

@@ -2,13 +2,11 @@ package registry
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	entbudget "github.com/jeffersonwarrior/modelscan/ent/budget"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/proof"
@@ -32,54 +30,6 @@ func (done *repair) budgets(ctx context.Context) error {
 	}
 	done.Counters, err = r.setCounters(ctx, "counters of budgets", v.wrong)
 	return err
-}
-
-// setCounters sets the wrong counters of budgets, each of them in a transaction, and returns how many it has set.
-func (r *Registry) setCounters(ctx context.Context, op string, budgets []uuid.UUID) (set int64, err error) {
-	if len(budgets) == 0 {
-		return 0, nil
-	}
-	err = r.pieces(ctx, op, func() (more bool, err error) {
-		n, err := r.setCountersOf(ctx, budgets[0])
-		set, budgets = set+n, budgets[1:]
-		return len(budgets) > 0, err
-	})
-	return set, err
-}
-
-// setCountersOf sets the wrong counters of a budget, which it reads under the policy's lock.
-func (r *Registry) setCountersOf(ctx context.Context, id uuid.UUID) (n int64, err error) {
-	err = r.writeAlone(ctx, fmt.Sprintf("budget %s", id), nil, func(tx *ent.Client) error {
-		if err := r.lockPolicy(ctx, tx); err != nil {
-			return err
-		}
-		row, err := tx.Budget.Query().Where(entbudget.ID(id)).Only(ctx)
-		if ent.IsNotFound(err) { // it was deleted meanwhile
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		wrong, err := r.commits.WrongCounters(ctx, tx, timeOf(tx), row)
-		if err != nil {
-			return err
-		}
-		n = int64(len(wrong))
-		return r.commits.SetCounters(ctx, tx, timeOf(tx), wrong)
-	})
-	if err != nil {
-		n = 0
-	}
-	return n, err
-}
-
-// recountBudgets sets the counters of all budgets to what the ledger has.
-func (r *Registry) recountBudgets(ctx context.Context, op string) error {
-	ids, err := r.fresh.Budget.Query().Order(entbudget.ByID()).IDs(ctx)
-	if err == nil {
-		_, err = r.setCounters(ctx, op, ids)
-	}
-	return translate(ctx, op, err)
 }
 
 // paths writes the paths of consumers anew that do not follow from their parents, also in their open leases. A consumer

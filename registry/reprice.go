@@ -85,15 +85,7 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult,
 	if err != nil || !exists {
 		return RepriceResult{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
-	if !in.DryRun {
-		if err := r.lockBudgets(ctx); err != nil {
-			return RepriceResult{}, translate(ctx, op, err)
-		}
-	}
 	err = r.reprice(ctx, op, &p)
-	if err == nil && !in.DryRun { // also if an earlier call has ended before this
-		err = r.recountBudgets(ctx, op)
-	}
 	return p.report, err
 }
 

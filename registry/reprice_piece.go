@@ -23,12 +23,21 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// reprice prices usage anew, piece by piece, from where p is.
+// reprice prices usage anew, piece by piece, from where p is. Then it sets the counters of budgets, also if nothing was
+// left to price: an earlier call may have ended before that.
 func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
-	return r.pieces(ctx, op, func() (more bool, err error) {
+	err := r.pieces(ctx, op, func() (more bool, err error) {
+		if p.done {
+			return false, nil
+		}
 		before := *p
 		piece := func(tx *ent.Client) error {
 			*p = before // forget an attempt that was rolled back
+			if !p.dry {
+				if err := r.lockBudgets(ctx, tx); err != nil {
+					return err
+				}
+			}
 			return r.repricePiece(ctx, tx, p)
 		}
 		if p.dry {
@@ -41,9 +50,14 @@ func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
 		}
 		return !p.done, err
 	})
+	if err != nil || p.dry || r.inTx { // within a transaction, the piece has set them
+		return err
+	}
+	return r.recountBudgets(ctx, op, p.model)
 }
 
-// repricePiece prices some thousand events and periods anew, and records the result in the audit trail.
+// repricePiece prices some thousand events and periods anew, and records the result in the audit trail. Within a
+// transaction of the caller's it prices all of them, and sets the counters of budgets.
 func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricing) (err error) {
 	if r.db.Dialect() == dialect.Postgres && !p.dry {
 		if err := ledger.LockModels(ctx, tx, []uuid.UUID{p.model}); err != nil {
@@ -84,10 +98,15 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	if p.done {
 		p.piece.End = p.report.End
 	}
-	if err := p.report.add(p.piece); err != nil || p.dry || p.piece.Requests == 0 {
+	if err := p.report.add(p.piece); err != nil || p.dry {
 		return err
 	}
-	note(tx, auditEntry{action: ActionReprice, entity: EntityModel, id: p.model.String(), after: p.piece})
+	if p.piece.Requests > 0 {
+		note(tx, auditEntry{action: ActionReprice, entity: EntityModel, id: p.model.String(), after: p.piece})
+	}
+	if r.inTx {
+		return r.recountWithin(ctx, tx, p.model)
+	}
 	return nil
 }
 

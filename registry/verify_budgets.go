@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strconv"
 
-	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -28,7 +27,7 @@ type verifiedBudgets struct {
 // verifyBudgets checks the paths of consumers and the counters of budgets in one state of the database. Within a
 // transaction on PostgreSQL it takes the policy's lock, which must come before those of models.
 func (r *Registry) verifyBudgets(ctx context.Context) (v verifiedBudgets, err error) {
-	if err := r.lockBudgets(ctx); err != nil {
+	if err := r.lockBudgets(ctx, r.client); err != nil {
 		return v, err
 	}
 	for {
@@ -48,19 +47,6 @@ func (r *Registry) verifyBudgets(ctx context.Context) (v verifiedBudgets, err er
 			return v, err
 		}
 	}
-}
-
-// lockBudgets keeps others, within a transaction on PostgreSQL, from what counters are compared with. It comes before
-// the locks of models.
-func (r *Registry) lockBudgets(ctx context.Context) error {
-	if !r.inTx || r.db.Dialect() != dialect.Postgres {
-		return nil
-	}
-	some, err := r.client.Budget.Query().Exist(ctx)
-	if err != nil || !some {
-		return err
-	}
-	return r.lockPolicy(ctx, r.client)
 }
 
 func (r *Registry) verifyBudgetsIn(ctx context.Context, client *ent.Client) (v verifiedBudgets, err error) {
