@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -127,12 +129,14 @@ func (g *gateway) opens(none *registry.NoKeyError) time.Time {
 	return none.OpensAt
 }
 
-// serve tries keys until one is answered. It passes a stream on to w; any other answer is the caller's to write.
+// serve tries keys until one is answered; each try is recorded as an attempt of one group. It passes a stream on to w;
+// any other answer is the caller's to write.
 func (g *gateway) serve(
 	ctx context.Context, in registry.AcquireInput, body []byte, w http.ResponseWriter,
 ) (answer, error) {
 	var failed *providerError
-	for range attempts {
+	in.AttemptGroup = uuid.NewString()
+	for in.Attempt = 1; in.Attempt <= attempts; in.Attempt++ {
 		lease, err := g.acquire(ctx, in)
 		if errors.Is(err, registry.ErrNoKeyAvailable) && failed != nil &&
 			(failed.Class == registry.FailureServer || failed.Class == registry.FailureTimeout) {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -193,6 +196,22 @@ func TestProviderFails(t *testing.T) {
 		t, map[string]int{string(registry.FailureServer): 6, string(registry.FailureTimeout): 2}, f.failures(t),
 	)
 	require.Equal(t, keysPerProvider, f.usable(t))
+}
+
+// TestAttempts: what a request tries is recorded as attempts of one group, which no other request has.
+func TestAttempts(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, faults{broken: 2})
+	f.requireServed(t, 3)
+	attempts := map[string][]bool{} // by their group: whether each succeeded
+	for _, event := range slices.SortedFunc(slices.Values(f.events(t)), func(a, b *ent.UsageEvent) int {
+		return cmp.Compare(a.Attempt, b.Attempt)
+	}) {
+		attempts[event.AttemptGroup] = append(attempts[event.AttemptGroup], event.Success)
+		require.Len(t, attempts[event.AttemptGroup], event.Attempt)
+		require.Nil(t, event.TtftMs, "it is no stream")
+	}
+	require.ElementsMatch(t, [][]bool{{true}, {false, true}, {false, true}}, slices.Collect(maps.Values(attempts)))
 }
 
 // TestProviderDown: when the provider fails with several keys, it is left alone for a while.
