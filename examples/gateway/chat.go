@@ -86,8 +86,9 @@ type answer struct {
 	status int // zero: there was none
 	header http.Header
 	body   []byte
-	passed bool // it was a stream, and the client has it, or as much as there was
-	cut    bool // it is a stream that is to break off
+	passed bool      // it was a stream, and the client has it, or as much as there was
+	began  time.Time // when the first of that came; zero: nothing came, or it was no stream
+	cut    bool      // it is a stream that is to break off
 }
 
 func newAnswer(status int, body any) answer {

@@ -174,6 +174,9 @@ func (g *gateway) attempt(
 	start := time.Now()
 	response, tokens, err := g.call(request, w)
 	used := registry.UsageInput{Tokens: tokens, Latency: time.Since(start), HTTPStatus: response.status}
+	if !response.began.IsZero() {
+		used.TimeToFirstToken = response.began.Sub(start)
+	}
 	if err == nil && response.status == http.StatusOK {
 		lease.ObserveHeaders(response.header)
 		return response, lease.Settle(end, used)
@@ -196,8 +199,9 @@ func (g *gateway) call(request *http.Request, w http.ResponseWriter) (a answer, 
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	if isStream(response) {
-		tokens, err = passOn(w, response)
-		return answer{status: response.StatusCode, header: response.Header, passed: true}, tokens, err
+		a = answer{status: response.StatusCode, header: response.Header, passed: true}
+		a.began, tokens, err = passOn(w, response)
+		return a, tokens, err
 	}
 	if a, err = read(response); err == nil && a.status == http.StatusOK {
 		tokens, err = meter.Extract(meter.OpenAIChat, a.body)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/jeffersonwarrior/modelscan/meter"
 )
@@ -25,28 +26,33 @@ func isStream(response *http.Response) bool {
 		strings.HasPrefix(response.Header.Get("Content-Type"), "text/event-stream")
 }
 
-// passOn sends a stream to the client as it comes, and returns the tokens that it reports on the way. A stream that
-// breaks off is an error, with the tokens that were reported before. A client that has gone is no error: the provider
-// goes on working, and what it reports is recorded.
-func passOn(w http.ResponseWriter, response *http.Response) (meter.Tokens, error) {
+// passOn sends a stream to the client as it comes. It returns when the first of it came, and the tokens that it reports
+// on the way. A stream that breaks off is an error, with the tokens that were reported before; so is one that reports
+// none. A client that has gone is no error: the provider goes on working, and what it reports is recorded.
+func passOn(w http.ResponseWriter, response *http.Response) (began time.Time, tokens meter.Tokens, err error) {
 	answer{status: http.StatusOK, header: http.Header{"Content-Type": response.Header["Content-Type"]}}.write(w)
 	usage := meter.NewStream(meter.OpenAIChat)
-	_, err := io.Copy(&client{w: w, flush: http.NewResponseController(w).Flush}, io.TeeReader(response.Body, usage))
+	reader := &client{w: w, flush: http.NewResponseController(w).Flush}
+	_, err = io.Copy(reader, io.TeeReader(response.Body, usage))
 	tokens, missing := usage.Tokens()
 	if err == nil {
 		err = missing
 	}
-	return tokens, err
+	return reader.began, tokens, err
 }
 
 // client is who reads a stream. Once it has gone, what is written to it is lost.
 type client struct {
 	w     io.Writer
 	flush func() error
+	began time.Time // when it got the first bytes
 	gone  bool
 }
 
 func (c *client) Write(p []byte) (int, error) {
+	if c.began.IsZero() {
+		c.began = time.Now()
+	}
 	if !c.gone {
 		_, err := c.w.Write(p)
 		if err == nil {

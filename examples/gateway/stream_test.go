@@ -8,11 +8,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -44,6 +46,33 @@ func TestStream(t *testing.T) {
 	require.NotZero(t, events[0].InputTokens)
 	require.Equal(t, f.users["ada"].ID, *events[0].ConsumerID)
 	require.NotZero(t, events[0].OutputTokens)
+	require.NotNil(t, events[0].TtftMs)
+	require.LessOrEqual(t, *events[0].TtftMs, events[0].LatencyMs)
+}
+
+// TestStreamBegan: a stream begins with the first of it that comes, not with its header and not with its end.
+func TestStreamBegan(t *testing.T) {
+	t.Parallel()
+	var before, after time.Time
+	body := io.MultiReader(
+		readerFunc(func() { before = time.Now() }), strings.NewReader("data: {}\n\n"),
+		readerFunc(func() { after = time.Now() }),
+	)
+	began, _, err := passOn(httptest.NewRecorder(), &http.Response{Body: io.NopCloser(body)})
+	require.ErrorIs(t, err, meter.ErrNoUsage)
+	require.WithinRange(t, began, before, after)
+
+	began, _, err = passOn(httptest.NewRecorder(), &http.Response{Body: http.NoBody})
+	require.Error(t, err)
+	require.Zero(t, began)
+}
+
+// readerFunc does something when it is read, and is empty.
+type readerFunc func()
+
+func (do readerFunc) Read([]byte) (int, error) {
+	do()
+	return 0, io.EOF
 }
 
 // TestStreamCut: a stream that breaks off is a failure that is recorded; the client sees it, and may ask again.
@@ -60,13 +89,41 @@ func TestStreamCut(t *testing.T) {
 	require.NotContains(t, string(body), "[DONE]")
 	require.Equal(t, tally{answers: map[int]int{statusOfCut: 1}}, f.provider.counted(),
 		"what was passed on is not asked for again")
+	f.requireEstimated(t)
+	require.Equal(t, keysPerProvider, f.usable(t))
+}
+
+// requireEstimated requires that one request was recorded: it failed, and costs what it was expected to use.
+func (f *fixture) requireEstimated(t *testing.T) {
+	t.Helper()
 	events := f.events(t)
 	require.Len(t, events, 1)
 	require.False(t, events[0].Success)
 	require.Equal(t, string(registry.FailureServer), events[0].ErrorClass)
 	require.Equal(t, usageevent.UsageStatusEstimated, events[0].UsageStatus, "nobody knows what it used")
 	require.NotZero(t, events[0].InputTokens+events[0].OutputTokens)
-	require.Equal(t, keysPerProvider, f.usable(t))
+	require.NotNil(t, events[0].Cost)
+	require.Positive(t, *events[0].Cost)
+}
+
+// TestStreamWithoutUsage: a stream that ends in order, but never says what it used, costs something too.
+func TestStreamWithoutUsage(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, faults{})
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeStream(w, newStream(chatRequest{}, chatResponse{Choices: []chatChoice{{}}}))
+	}))
+	defer provider.Close()
+	f.upstream = provider.URL
+	front := httptest.NewServer(f)
+	defer front.Close()
+	response, err := front.Client().Do(f.newCall(t.Context(), front.URL, helloStream))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, response.Body.Close()) }()
+	body, err := io.ReadAll(response.Body)
+	require.Error(t, err)
+	require.Contains(t, string(body), "[DONE]")
+	f.requireEstimated(t)
 }
 
 // TestStreamLeft: what a client used that went away in the middle is recorded.
