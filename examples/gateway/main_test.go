@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"testing"
@@ -46,9 +47,15 @@ func TestRun(t *testing.T) {
 			"0 of 20 requests left, 1 asked", "What dan may still spend",
 			"cheapest first", "Key health", "auth: 401 invalid_api_key",
 			"Key events of this run",
+			"Cost by team and feature", "Cost by customer",
 			"Cost by model", "provider → family → model", "deepseek-v4-flash", cfg.db,
 		} {
 			require.Contains(t, text, part)
+		}
+		for _, team := range teams {
+			for _, feature := range features {
+				require.Regexp(t, fmt.Sprintf(`│ %s +│ %s +│ +\d+ │`, team.name, feature), text)
+			}
 		}
 		require.Regexp(t, `deepseek: \d of 4 keys usable, 1 on probation, 0 requests in flight`, text)
 		require.GreaterOrEqual(t, calls.refused[trialUser], cfg.calls/4-int(cfg.trial))
