@@ -33,7 +33,7 @@ func TestCovers(t *testing.T) {
 		"everything":               {&budget.Budget{}, 1, "gpt-4", true},
 		"the provider":             {&budget.Budget{Provider: id(1)}, 1, "gpt-4", true},
 		"another provider":         {&budget.Budget{Provider: id(2)}, 1, "gpt-4", false},
-		"the model":                {&budget.Budget{Provider: id(1), Models: []string{"o1", "gpt-4"}}, 1, "gpt-4", true},
+		"the model":                {&budget.Budget{Provider: id(1), Models: []string{"o", "gpt-4"}}, 1, "gpt-4", true},
 		"a longer name":            {&budget.Budget{Models: []string{"gpt-4"}}, 1, "gpt-4o", false},
 		"any rest":                 {&budget.Budget{Models: []string{"gpt-4*"}}, 1, "gpt-4o", true},
 		"any rest, also none":      {&budget.Budget{Models: []string{"gpt-4*"}}, 1, "gpt-4", true},

@@ -32,7 +32,7 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	for i, by := range unique {
 		rows[i] = []any{
 			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, by.subject.Path + "0", // after "/"
-			b.now,
+			b.now, by.Provider != uuid.Nil || by.Models != nil,
 		}
 	}
 	keep := func(scan func(...any) error) error {
@@ -90,12 +90,14 @@ func joined(halves [2]int64) int64 {
 }
 
 // spentTypes are the types of the columns of v in readSpentSQL.
-var spentTypes = []string{"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "text", "timestamptz"}
+var spentTypes = []string{
+	"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "text", "timestamptz", "boolean",
+}
 
-const spentColumns = "v(number, budget_id, subject_id, begins, ends, low, high, now)"
+const spentColumns = "v(number, budget_id, subject_id, begins, ends, low, high, now, filters)"
 
-// readSpentSQL reads counters, and what open leases reserve by model. Until is when they are to be read again, in Unix
-// seconds.
+// readSpentSQL reads counters, and what open leases reserve, by model if a budget filters models. Until is when they are
+// to be read again, in Unix seconds.
 func readSpentSQL(until string) string {
 	sums := openSums("1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
 		"l.reserved_cost & 4294967295")
@@ -106,7 +108,7 @@ func readSpentSQL(until string) string {
 		" UNION ALL SELECT v.number, false, m.provider_id, m.model_id, " + strings.Join(sums, ", ") +
 		", 0, count(*), " + until +
 		" FROM v JOIN key_leases AS l ON l.consumer_path >= v.low AND l.consumer_path < v.high" +
-		" AND l.consumer_path <> '' AND l.expires_at > v.now LEFT JOIN models AS m ON m.id = l.model_id" +
+		" AND l.consumer_path <> '' AND l.expires_at > v.now LEFT JOIN models AS m ON v.filters AND m.id = l.model_id" +
 		" GROUP BY v.number, m.provider_id, m.model_id"
 }
 
