@@ -15,6 +15,8 @@ import (
 	"entgo.io/ent/dialect"
 	"entgo.io/ent/schema/field"
 
+	"github.com/google/uuid"
+
 	"github.com/jeffersonwarrior/modelscan/ent/migrate"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -60,10 +62,14 @@ var types = sync.OnceValue(func() map[string]string {
 func Arrays(columns int, rows [][]any) ([]any, error) {
 	args := make([]any, columns)
 	for c := range args {
-		array := append(make([]byte, 0, 24*len(rows)), '{')
+		array := append(make([]byte, 0, 40*len(rows)), '{')
 		for i, row := range rows {
 			if i > 0 {
 				array = append(array, ',')
+			}
+			if id, ok := row[c].(uuid.UUID); ok { // most cells are ids
+				array = appendUUID(array, id)
+				continue
 			}
 			value, err := driver.DefaultParameterConverter.ConvertValue(row[c])
 			if err != nil {
@@ -74,6 +80,15 @@ func Arrays(columns int, rows [][]any) ([]any, error) {
 		args[c] = string(append(array, '}'))
 	}
 	return args, nil
+}
+
+// appendUUID writes an id in its standard form.
+func appendUUID(array []byte, id uuid.UUID) []byte {
+	array = hex.AppendEncode(array, id[:4])
+	for _, part := range [...][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
+		array = hex.AppendEncode(append(array, '-'), part)
+	}
+	return array
 }
 
 // appendElement writes an element of an array, see "Array Input and Output Syntax" in PostgreSQL's documentation.

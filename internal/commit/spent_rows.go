@@ -31,21 +31,24 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	rows := make([][]any, len(unique))
 	for i, by := range unique {
 		rows[i] = []any{
-			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, by.subject.Path + "0", // after "/"
-			b.now, by.Provider != uuid.Nil || by.Models != nil,
+			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, b.now, by.Provider != uuid.Nil || by.Models != nil,
 		}
 	}
+	var (
+		n              int
+		ended          bool
+		provider       *uuid.UUID
+		model          *string
+		a              budget.Amount
+		running, until int64
+		tokens, cost   [2]int64
+	)
+	cells := []any{
+		&n, &ended, &provider, &model, &a.Requests, &tokens[0], &tokens[1], &cost[0], &cost[1], &a.Unpriced, &running,
+		&until,
+	}
 	keep := func(scan func(...any) error) error {
-		var n int
-		var ended bool
-		var provider *uuid.UUID
-		var model *string
-		var a budget.Amount
-		var running, until int64
-		var tokens, cost [2]int64
-		err := scan(&n, &ended, &provider, &model, &a.Requests, &tokens[0], &tokens[1], &cost[0], &cost[1],
-			&a.Unpriced, &running, &until)
-		if err != nil {
+		if err := scan(cells...); err != nil {
 			return err
 		}
 		a.Tokens, a.Cost = joined(tokens), money.USD(joined(cost))
@@ -91,13 +94,13 @@ func joined(halves [2]int64) int64 {
 
 // spentTypes are the types of the columns of v in readSpentSQL.
 var spentTypes = []string{
-	"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "text", "timestamptz", "boolean",
+	"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "timestamptz", "boolean",
 }
 
-const spentColumns = "v(number, budget_id, subject_id, begins, ends, low, high, now, filters)"
+const spentColumns = "v(number, budget_id, subject_id, begins, ends, path, now, filters)"
 
-// readSpentSQL reads counters, and what open leases reserve, by model if a budget filters models. Until is when they are
-// to be read again, in Unix seconds.
+// readSpentSQL reads counters, and what open leases reserve: by model, if a budget filters models. Until is when they
+// are to be read again, in Unix seconds.
 func readSpentSQL(until string) string {
 	sums := openSums("1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
 		"l.reserved_cost & 4294967295")
@@ -107,7 +110,7 @@ func readSpentSQL(until string) string {
 		" AND w.window_start = v.begins" +
 		" UNION ALL SELECT v.number, false, m.provider_id, m.model_id, " + strings.Join(sums, ", ") +
 		", 0, count(*), " + until +
-		" FROM v JOIN key_leases AS l ON l.consumer_path >= v.low AND l.consumer_path < v.high" +
+		" FROM v JOIN key_leases AS l ON l.consumer_path >= v.path AND l.consumer_path < v.path || '0'" + // after "/"
 		" AND l.consumer_path <> '' AND l.expires_at > v.now LEFT JOIN models AS m ON v.filters AND m.id = l.model_id" +
 		" GROUP BY v.number, m.provider_id, m.model_id"
 }
@@ -222,12 +225,13 @@ func (b *batch) writeSpent(ctx context.Context) error {
 	if err := addWindows.Run(ctx, b.tx, b.engine, known); err != nil {
 		return err
 	}
+	var id counterID
+	var after budget.Amount
+	cells := []any{
+		&id.budget, &id.subject, &id.begin, &after.Requests, &after.Tokens, (*int64)(&after.Cost), &after.Unpriced,
+	}
 	err := addUnknown.Return(ctx, b.tx, b.engine, unknown, func(scan func(...any) error) error {
-		var id counterID
-		var after budget.Amount
-		err := scan(&id.budget, &id.subject, &id.begin, &after.Requests, &after.Tokens, (*int64)(&after.Cost),
-			&after.Unpriced)
-		if err != nil {
+		if err := scan(cells...); err != nil {
 			return err
 		}
 		id.begin = utc.Of(id.begin)
