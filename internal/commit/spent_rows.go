@@ -31,7 +31,8 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	rows := make([][]any, len(unique))
 	for i, by := range unique {
 		rows[i] = []any{
-			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, b.now, by.Provider != uuid.Nil || by.Models != nil,
+			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, b.now,
+			by.Provider != uuid.Nil || by.Models != nil,
 		}
 	}
 	var (
