@@ -28,11 +28,12 @@ type Day struct {
 	recorded map[ledger.Period]*ledger.Sums // quarters, and days of values that have no quarters, by the day's events
 	tail     map[ledger.Period]*ledger.Sums // quarters, by the events that are not folded yet; Key is zero
 	book     *dimension.Book
-	values   map[uuid.UUID]uuid.UUID // dimensions by value
-	folded   map[uuid.UUID]uuid.UUID // by model: its last event that is folded
-	doubtful map[time.Time]bool      // quarters of events that cannot be right
-	dubious  bool                    // all quarters are doubtful
-	Found    []Difference            // in events, and in rows without a valid place
+	values   map[uuid.UUID]uuid.UUID   // dimensions by value
+	pairs    map[uuid.UUID][]uuid.UUID // by value: what it combines, if its dimension is a composite
+	folded   map[uuid.UUID]uuid.UUID   // by model: its last event that is folded
+	doubtful map[time.Time]bool        // quarters of events that cannot be right
+	dubious  bool                      // all quarters are doubtful
+	Found    []Difference              // in events, and in rows without a valid place
 	prices   map[uuid.UUID]*ent.Price
 
 	NumEvents, NumQuarters, NumDays int64
@@ -62,6 +63,7 @@ func (l *Reader) load(ctx context.Context, client *ent.Client, start time.Time) 
 	d := &Day{
 		Horizons: h, Start: start, rows: map[ledger.Period]*row{}, recorded: map[ledger.Period]*ledger.Sums{},
 		doubtful: map[time.Time]bool{}, prices: l.prices, tail: map[ledger.Period]*ledger.Sums{}, values: l.values,
+		pairs: l.pairs,
 	}
 	if d.book, err = dimension.Read(ctx, client); err != nil {
 		return nil, err

@@ -204,11 +204,13 @@ func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) 
 // Differences adds all that is wrong with the day.
 func (d *Day) Differences(to *Differences) {
 	to.Add(d.Found...)
-	to.Add(d.unbalanced(d.judge(func(p ledger.Period, v verdict) {
+	verdicts := d.judge(func(p ledger.Period, v verdict) {
 		mendable, left := d.compare(p, v)
 		to.Add(mendable...)
 		to.Add(left...)
-	}))...)
+	})
+	to.Add(d.unbalanced(verdicts)...)
+	to.Add(d.uncombined(verdicts)...)
 }
 
 func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Difference) {

@@ -47,7 +47,7 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 		}
 	})
 	if len(mends) == 0 { // else they are looked at when these are mended
-		left = append(left, d.unbalanced(verdicts)...)
+		left = append(append(left, d.unbalanced(verdicts)...), d.uncombined(verdicts)...)
 	}
 	byModel := map[uuid.UUID][]mend{}
 	for _, x := range mends {

@@ -24,9 +24,10 @@ type Reader struct {
 	client *ent.Client // of the database's primary, or of a transaction
 	inTx   bool
 	prices map[uuid.UUID]*ent.Price
-	models map[uuid.UUID]uuid.UUID // providers by model
-	keys   map[uuid.UUID]uuid.UUID // providers by key
-	values map[uuid.UUID]uuid.UUID // dimensions by value
+	models map[uuid.UUID]uuid.UUID   // providers by model
+	keys   map[uuid.UUID]uuid.UUID   // providers by key
+	values map[uuid.UUID]uuid.UUID   // dimensions by value
+	pairs  map[uuid.UUID][]uuid.UUID // by value that was read: what it combines, if its dimension is a composite
 }
 
 // NewReader returns a reader through a client of the database's primary, or of a transaction.
@@ -34,7 +35,7 @@ func NewReader(db store.DB, client *ent.Client, inTx bool) *Reader {
 	return &Reader{
 		db: db, client: client, inTx: inTx,
 		prices: map[uuid.UUID]*ent.Price{}, models: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID]uuid.UUID{},
-		values: map[uuid.UUID]uuid.UUID{},
+		values: map[uuid.UUID]uuid.UUID{}, pairs: map[uuid.UUID][]uuid.UUID{},
 	}
 }
 

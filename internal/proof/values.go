@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	entdimension "github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
@@ -33,11 +34,19 @@ func (l *Reader) learnValues(ctx context.Context, client *ent.Client, d *Day) er
 			values[p.Key] = true
 		}
 	}
-	err := bulk.ScanIn(ctx, client, "SELECT id, dimension_id FROM dimension_values WHERE id IN %s",
-		bulk.Unknown(values, l.values), func(scan func(...any) error) error {
+	composites := map[uuid.UUID]bool{}
+	for _, of := range d.book.All {
+		composites[of.ID] = of.Kind == entdimension.KindComposite
+	}
+	err := bulk.ScanIn(ctx, client, "SELECT id, dimension_id, name FROM dimension_values WHERE id IN %s",
+		bulk.Unknown(values, l.pairs), func(scan func(...any) error) error {
 			var id, of uuid.UUID
-			err := scan(&id, &of)
-			l.values[id] = of
+			var name string
+			err := scan(&id, &of, &name)
+			l.values[id], l.pairs[id] = of, nil
+			if composites[of] {
+				l.pairs[id] = idsOf(name)
+			}
 			return err
 		})
 	if err != nil {
@@ -50,6 +59,22 @@ func (l *Reader) learnValues(ctx context.Context, client *ent.Client, d *Day) er
 		d.folded[id] = to
 		return err
 	})
+}
+
+// idsOf returns the values that a composite's value combines, or nil: the name is another one's, or damaged.
+func idsOf(name string) (ids []uuid.UUID) {
+	texts, err := dimension.TextsOf(name)
+	if err != nil {
+		return nil
+	}
+	for _, text := range texts {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil
+		}
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 // addValues adds an event to the quarters of its values, or to the tail.

@@ -8,9 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/internal/proof"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -34,14 +36,19 @@ func TestValues(t *testing.T) {
 	require.NoError(t, err)
 	k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
 	require.NoError(t, err)
-	for _, in := range []registry.DimensionInput{{Name: "feature"}, {Name: "env", DaysOnly: true}} {
+	for _, in := range []registry.DimensionInput{
+		{Name: "feature"}, {Name: "region"}, {Name: "env", DaysOnly: true},
+		{Name: "both", Of: []string{"feature", "region"}},
+		{Name: "few", Of: []string{"region", "feature"}, MaxValues: 1},
+	} {
 		_, err := reg.CreateDimension(ctx, in)
 		require.NoError(t, err)
 	}
 	for i := range 8 {
 		require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{
 			ModelID: m.ID, APIKeyID: k.ID, At: start.Add(time.Duration(i) * 10 * time.Minute),
-			Tags: registry.Tags{"feature": {fmt.Sprint("f", i%2)}}, Tokens: meter.Tokens{InputTokens: 5},
+			Tags:   registry.Tags{"feature": {fmt.Sprint("f", i%2)}, "region": {fmt.Sprint("r", i%2)}},
+			Tokens: meter.Tokens{InputTokens: 5},
 		}))
 		clock.Advance(10 * time.Minute)
 	}
@@ -103,9 +110,25 @@ func TestValues(t *testing.T) {
 	exec(ctx, "INSERT INTO usage_horizons (part, complete_from) VALUES ('events', '2027-01-01 00:00:00+00:00')")
 	exec(ctx, "INSERT INTO usage_horizons (part, complete_from) VALUES ('quarters', '2027-01-01 00:00:00+00:00')")
 	require.Empty(t, find())
+	// What two tags have together counts under two others, and no sum is wrong.
+	var ids [3]uuid.UUID
+	for i, name := range []string{"f0", "r0", "r1"} {
+		v, err := client.DimensionValue.Query().Where(dimensionvalue.Name(name)).Only(ctx)
+		require.NoError(t, err)
+		ids[i] = v.ID
+	}
+	is := fmt.Sprintf(`["%s","%s"]`, ids[0], ids[1])
+	other := fmt.Sprintf(`["%s","%s"]`, ids[0], ids[2])
+	const rename = "UPDATE dimension_values SET name = '%s' WHERE name = '%s'"
+	exec(ctx, fmt.Sprintf(rename, other, is))
+	require.Equal(t, []string{"wrong values usage_by_value request_count"}, find())
+	require.Len(t, mend(), 2, "of two regions")
+	exec(ctx, fmt.Sprintf(rename, is, other))
+	require.Empty(t, find())
 	exec(ctx, "DELETE FROM usage_by_value WHERE rowid = (SELECT max(rowid) FROM usage_by_value)")
-	require.Equal(t, []string{"wrong values usage_by_value total_cost"}, find())
-	require.Len(t, mend(), 1)
+	require.Equal(t,
+		[]string{"wrong values usage_by_value request_count", "wrong values usage_by_value total_cost"}, find())
+	require.Len(t, mend(), 3, "of its dimension, and of both parts")
 	exec(ctx, "DELETE FROM usage_horizons")
 	require.Empty(t, mend())
 	require.Empty(t, find())
