@@ -18,10 +18,6 @@ func (r *Registry) lockBudgets(ctx context.Context, tx *ent.Client) error {
 	if !r.inTx || r.db.Dialect() != dialect.Postgres {
 		return nil
 	}
-	some, err := tx.Budget.Query().Exist(ctx)
-	if err != nil || !some {
-		return err
-	}
 	return r.lockPolicy(ctx, tx)
 }
 

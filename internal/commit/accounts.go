@@ -11,7 +11,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// account is what a subject has of a budget. On SQLite the next batch remembers it, as it does the rest of a snapshot.
+// account is what a subject has spent and reserves of a budget. On SQLite the next batch remembers it, as it does the
+// rest of a snapshot.
 type account struct {
 	read    time.Time                     // leases that had expired by then are not in it
 	until   time.Time                     // when the first lease in it expires: then it must be read again
@@ -22,8 +23,8 @@ type account struct {
 type accountID struct{ budget, subject uuid.UUID }
 
 const (
-	maxAccounts = 20_000 // remembered; with more, all are forgotten
-	maxWindows  = 8      // of an account, likewise
+	maxAccounts = 20_000 // are remembered; with more, all are forgotten
+	maxWindows  = 8      // of an account; with more, it is read again
 )
 
 func newAccount(now time.Time) *account {
@@ -32,7 +33,7 @@ func newAccount(now time.Time) *account {
 
 // holds reports whether an account need not be read again.
 func (a *account) holds(now time.Time) bool {
-	return a != nil && !now.Before(a.read) && a.until.After(now) && len(a.windows) <= maxWindows
+	return a != nil && a.until.After(now) && len(a.windows) <= maxWindows
 }
 
 func reservedBy(l *pool.Lease) budget.Amount {
@@ -47,7 +48,7 @@ func (a *account) open(begin time.Time, l *pool.Lease) {
 	}
 }
 
-// close is the opposite of open. It reports whether the account is right still.
+// close is the opposite of open. It reports whether the account is still right.
 func (a *account) close(begin time.Time, l *pool.Lease) bool {
 	if !l.Expires.After(a.read) {
 		return true

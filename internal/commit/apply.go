@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,7 +56,9 @@ func (b *batch) apply(c *Call) error {
 			} else {
 				b.expired[expired.ID] = expired
 			}
-			b.refused = append(b.refused, end.Lease)
+			if !slices.Contains(b.refused, end.Lease) {
+				b.refused = append(b.refused, end.Lease)
+			}
 			return err
 		}
 	case lease == nil: // what it reserved is released already
@@ -236,7 +239,7 @@ func (b *batch) acquire(c *Call) error {
 	l.Probe, events = k.Begin(a.ID)
 	b.audit(c.Actor, events)
 	p.Lease(k, l, b.now)
-	l.Expires = l.Acquired.Add(a.TTL)
+	l.Expires = utc.Of(l.Acquired.Add(a.TTL))
 	if a.Model != uuid.Nil {
 		l.Model = &a.Model
 	}

@@ -292,7 +292,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 	s := newSnapshot(strategy, time.Time{})
 	if last != nil && (!ok || state.Follows(last.state)) {
 		if len(last.accounts) <= maxAccounts {
-			s.accounts, s.version = last.accounts, last.version
+			s.accounts, s.version, s.now = last.accounts, last.version, last.now
 		}
 		if last.rows() <= maxRemembered {
 			last.accounts, s = s.accounts, last

@@ -126,7 +126,11 @@ func (o *ownerMemory) keep(version int64, s *spending) {
 		o.version, o.owners, o.accessKeys = version, map[uuid.UUID]*Owner{}, map[uuid.UUID]*policy.AccessKey{}
 	}
 	if o.version == version {
-		maps.Copy(o.owners, s.owners)
+		for id, owner := range s.owners {
+			if owner.chain.err == nil {
+				o.owners[id] = owner
+			}
+		}
 		maps.Copy(o.accessKeys, s.accessKeys)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -45,9 +46,13 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 			return bulk.ErrStale // the key was another provider's when the pools were taken
 		}
 	}
+	before := b.now
 	b.now = b.Clock() // after all waiting
 	for i := range calls {
 		b.now = utc.Max(b.now, calls[i].Now)
+	}
+	if b.now.Before(before) { // leases that have expired are open again
+		clear(b.accounts)
 	}
 	if err := b.readOpen(ctx, b.tx, pools); err != nil {
 		return err
@@ -55,6 +60,8 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	if err := b.readProviders(ctx, b.tx, bulk.Unknown(n.providers, b.providers)); err != nil {
 		return err
 	}
+	slices.SortFunc(n.ending, compareIDs) // two calls may end one lease
+	n.ending = slices.Compact(n.ending)
 	if err := b.takeLeases(ctx, b.tx, n.ending, n.asked); err != nil {
 		return err
 	}

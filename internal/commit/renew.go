@@ -34,7 +34,7 @@ func (b *batch) renew(c *Call) error {
 		return err
 	}
 	next := *l
-	next.Expires = utc.Max(l.Expires, b.now.Add(r.TTL))
+	next.Expires = utc.Max(l.Expires, utc.Of(b.now.Add(r.TTL)))
 	next.Tokens, next.Output = max(l.Tokens, r.Tokens), max(l.Output, r.Output)
 	if next.Output > next.Tokens {
 		return fmt.Errorf("%w: estimated output tokens %d are more than the lease's %d tokens",

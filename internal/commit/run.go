@@ -41,9 +41,7 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	for _, id := range b.refused {
 		if lease := b.leases[id]; lease != nil {
 			b.opened = append(b.opened, lease)
-			if err := b.holdAgain(lease); err != nil {
-				return nil, err
-			}
+			b.holdAgain(lease)
 		} else if lease := b.expired[id]; lease != nil {
 			b.overdue = append(b.overdue, lease)
 			delete(b.expired, id)

@@ -29,7 +29,7 @@ type snapshot struct {
 	pools     map[uuid.UUID]*pool.Pool // by provider
 	providers map[uuid.UUID]*pool.Provider
 	states    map[uuid.UUID]uuid.UUID // by provider: how the pool was left on PostgreSQL, see pool_states
-	accounts  map[accountID]*account  // what subjects have of their budgets
+	accounts  map[accountID]*account  // what subjects have spent and reserve
 	version   *int64                  // of the policy; nil: it was not read
 
 	// Of this batch:
@@ -75,7 +75,7 @@ func (s *snapshot) forget(provider uuid.UUID) {
 	delete(s.providers, provider)
 }
 
-// maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
+// maxRemembered is how many rows are kept for the next batch; with more, all but the accounts are forgotten.
 const maxRemembered = 2048
 
 // begin drops what belonged to the batch before.

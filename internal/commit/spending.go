@@ -113,9 +113,11 @@ func (b *batch) subjects(n needs) (ids []uuid.UUID) {
 			ids = append(ids, by.subject.ID)
 		}
 	}
-	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(ids, compareIDs)
 	return slices.Compact(ids)
 }
+
+func compareIDs(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
 
 // maxCeilings is how many ceilings may bind one request.
 const maxCeilings = 64
@@ -237,6 +239,11 @@ func (s *spending) checkAccessKey(r *Request) error {
 
 // fits returns why a request does not fit into the budgets of the instant at which its lease begins.
 func (b *batch) fits(bound []binding, consumer uuid.UUID, r budget.Request) error {
+	for _, by := range bound {
+		if b.counterOf(by) == nil { // the clock was set back, and the lease would begin later than all have thought
+			return fmt.Errorf("%w: the clock was set back", fault.ErrBusy)
+		}
+	}
 	states := b.ceilings(bound, r)
 	if len(states) > maxCeilings {
 		return fmt.Errorf("%w: %d ceilings bind consumer %s, more than %d",
@@ -271,7 +278,7 @@ func (b *batch) ceilings(bound []binding, r budget.Request) (all []budget.State)
 	return all
 }
 
-// unread adds the windows that a batch wants to their accounts, and returns those that were not there.
+// unread makes room for the windows that a batch asks for, and returns those that must be read.
 func (b *batch) unread(wanted []binding) (unread []binding) {
 	for _, by := range wanted {
 		if !b.accounts[by.account()].holds(b.now) {
@@ -324,20 +331,20 @@ func (b *batch) free(l *pool.Lease) {
 }
 
 // holdAgain counts a lease whose end was refused.
-func (b *batch) holdAgain(l *pool.Lease) error {
+func (b *batch) holdAgain(l *pool.Lease) {
 	if l.For == nil || !l.Expires.After(b.now) {
-		return nil
+		return
 	}
 	of, known := b.modelOf(l.Model)
-	if b.owners[*l.For] == nil || !known {
+	if !known {
 		b.unsure = true
-		return nil
+		return
 	}
-	chain, err := b.chainOf(l.For)
-	if err == nil {
+	if chain, err := b.chainOf(l.For); err != nil {
+		b.unsure = true
+	} else {
 		b.hold(chain.bindings(of, l.Acquired), l)
 	}
-	return err
 }
 
 // modelOf returns a model that was read; false: it is not known.

@@ -339,22 +339,6 @@ func TestJoined(t *testing.T) {
 	require.Equal(t, int64(rule.MaxAmount), joined([2]int64{1 << 40, 0}))
 }
 
-// TestBadOwner: what is wrong with one consumer's rows is told to those who name it, and to nobody else of their batch.
-func TestBadOwner(t *testing.T) {
-	t.Parallel()
-	onEach(t, func(t *testing.T, d *database) {
-		t.Helper()
-		s := newSpenders(t, d)
-		other := s.consumer(t, "other", nil)
-		s.budget(t, func(b *ent.BudgetCreate) { b.SetTokens(1_000_000).SetZone("Mars/Olympus") })
-		bad, good := s.acquire(For{Consumer: s.user.ID}), s.acquire(For{Consumer: other.ID})
-		verdicts, err := s.once(t.Context(), []Call{{Now: s.now, Acquire: bad}, {Now: s.now, Acquire: good}})
-		require.NoError(t, err)
-		require.ErrorIs(t, verdicts[0], fault.ErrUnsupported)
-		require.NoError(t, verdicts[1])
-	})
-}
-
 // TestClocksOfBudgets: a lease that begins later than now, because a process whose clock is ahead has begun its key's
 // minute, is judged in the window of then.
 func TestClocksOfBudgets(t *testing.T) {

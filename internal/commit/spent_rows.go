@@ -100,8 +100,8 @@ var spentTypes = []string{
 
 const spentColumns = "v(number, budget_id, subject_id, begins, ends, path, now, filters)"
 
-// readSpentSQL reads counters, and what open leases reserve: by model, if a budget filters models. Until is when they
-// are to be read again, in Unix seconds.
+// readSpentSQL reads counters, and what open leases reserve: by model, if a budget filters models. Until is an
+// expression for when they are to be read again, in Unix seconds.
 func readSpentSQL(until string) string {
 	sums := openSums("1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
 		"l.reserved_cost & 4294967295")
@@ -137,7 +137,7 @@ var readSpentPostgres = func() string {
 var readSpentSQLite = bulk.Statements(func(n int) string {
 	row := slices.Repeat([]string{"$%d"}, len(spentTypes))
 	return "WITH " + spentColumns + " AS (VALUES " + bulk.Placeholders(n, row...) + ") " +
-		readSpentSQL("unixepoch(min(l.expires_at))")
+		readSpentSQL("unixepoch(substr(min(l.expires_at), 1, 19))")
 })
 
 var windowColumns = []string{
@@ -204,7 +204,7 @@ var addCrossings = bulk.NewInsert(budgetcrossing.Table, []string{
 }, " ON CONFLICT (budget_id, subject_id, window_start, kind, metric, percent) DO NOTHING")
 
 // writeSpent adds to the counters, in one order for all, and notes the thresholds that they have passed. On SQLite it
-// knows what most of them were.
+// knows most of the counters.
 func (b *batch) writeSpent(ctx context.Context) error {
 	if len(b.spent)+len(b.crossings) == 0 {
 		return nil
@@ -248,10 +248,15 @@ func (b *batch) writeSpent(ctx context.Context) error {
 	return b.writeCrossings(ctx)
 }
 
-// added notes the thresholds that a counter has passed. If it is new and of a minute, it adds those long before to old.
+// added notes the thresholds that a counter has passed. If it is new and of a minute, it adds to old what deletes much
+// older ones.
 func (b *batch) added(old [][]any, s *addition, after budget.Amount) [][]any {
 	if s.Window.Per == budget.Minute && after == s.Amount {
-		old = append(old, []any{s.ID, s.subject.ID, utc.Min(s.begin, b.now).Add(-keptMinutes)})
+		kept := utc.Min(s.begin, b.now).Add(-keptMinutes)
+		old = append(old, []any{s.ID, s.subject.ID, kept})
+		if a := b.accounts[s.account()]; a != nil {
+			maps.DeleteFunc(a.windows, func(begin time.Time, _ *budget.Counter) bool { return begin.Before(kept) })
+		}
 	}
 	if !isLong(s.begin, s.end) {
 		return old

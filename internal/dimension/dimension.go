@@ -277,7 +277,7 @@ func Marshal(tags schema.Tags) string {
 }
 
 // Check returns fault.ErrInvalidData if a request of an instant may not have tags, which are as they are stored; and
-// fault.ErrCorrupt if they are not.
+// fault.ErrCorrupt if their text cannot be parsed.
 func (b *Book) Check(tags string, at time.Time) error {
 	p, err := b.parse(tags)
 	if err != nil {
