@@ -266,6 +266,12 @@ func TestNoDeadlocks(t *testing.T) {
 	all.Wait()
 	require.NoError(t, reg.Close()) // then servers tell what they counted
 	require.EqualValues(t, 2*100*16, pgValue[int64](t, name, "SELECT CAST(sum(usage_count) AS bigint) FROM api_keys"))
+	requireNoDeadlocks(t, name)
+}
+
+// requireNoDeadlocks requires that the server has found no deadlock in a database.
+func requireNoDeadlocks(t *testing.T, name string) {
+	t.Helper()
 	require.Zero(
 		t, pgValue[int64](t, name, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"),
 	)
