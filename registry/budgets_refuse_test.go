@@ -109,23 +109,66 @@ func requireNoEffect(t *testing.T, s *spenders, shared *ent.Budget) {
 	require.ErrorIs(t, err, registry.ErrForeignKey)
 }
 
-// 65 ceilings on one chain refuse the request that they would bind, and nobody else.
+// 64 ceilings may bind a request. The 65th refuses it, wherever it comes from, and nobody whom it does not bind.
 func TestBudgetTooMany(t *testing.T) { eachEngine(t, testBudgetTooMany) }
 
 func testBudgetTooMany(t *testing.T, e engine) {
 	t.Parallel()
-	s := newSpenders(t, e)
-	for i := range 33 {
-		s.budget(t, registry.BudgetInput{
+	s, ctx := newSpenders(t, e), t.Context()
+	var budgets []*ent.Budget
+	for i := range 32 {
+		budgets = append(budgets, s.budget(t, registry.BudgetInput{
 			Name: fmt.Sprint(i), ConsumerID: s.team.ID, Ceilings: registry.Ceilings{Tokens: 1000, Requests: 1000},
-		})
+		}))
 	}
-	_, err := s.reg.AcquireKey(t.Context(), s.ask(1))
-	require.ErrorIs(t, err, registry.ErrInvalidData)
-	require.ErrorContains(t, err, "66 ceilings")
-	in := s.ask(1)
-	in.ConsumerID = s.org.ID
-	require.NoError(t, s.acquire(t, in).Settle(t.Context(), used(1)))
+	guest := mustConsumer(t, s.reg, "guest", uuid.Nil)
+	s.budget(t, registry.BudgetInput{ConsumerID: guest.ID, Ceilings: registry.Ceilings{Concurrency: 9}})
+	s.budget(t, registry.BudgetInput{
+		Name: "other", Ceilings: registry.Ceilings{Tokens: 1}, Models: []string{"other"}, // it does not bind
+	})
+	of := func(c *ent.Consumer) registry.AcquireInput {
+		in := s.ask(1)
+		in.ConsumerID = c.ID
+		return in
+	}
+	admitted := func(c *ent.Consumer) {
+		t.Helper()
+		l := s.acquire(t, of(c))
+		require.NoError(t, l.Renew(ctx, renewal(2)))
+		require.NoError(t, l.Settle(ctx, used(1)))
+	}
+	tooMany := func(c *ent.Consumer) {
+		t.Helper()
+		before := dump(t, s.reg)
+		_, err := s.reg.AcquireKey(ctx, of(c))
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+		require.ErrorContains(t, err, "65 ceilings bind consumer "+c.ID.String())
+		require.Equal(t, before, dump(t, s.reg))
+		admitted(s.org)
+	}
+	admitted(s.user)
+	admitted(guest)
+
+	more := s.budget(t, registry.BudgetInput{ConsumerID: s.user.ID, Ceilings: registry.Ceilings{Tokens: 1000}})
+	tooMany(s.user)
+	admitted(s.team)
+	require.NoError(t, s.reg.DeleteBudget(ctx, more.ID))
+	admitted(s.user)
+
+	cost := func(usd money.USD) {
+		t.Helper()
+		require.NoError(t, second(s.reg.UpdateBudget(ctx, budgets[0].ID, registry.BudgetUpdate{Cost: &usd})))
+	}
+	cost(1000 * money.Dollar)
+	tooMany(s.user)
+	cost(0)
+	admitted(s.user)
+
+	require.NoError(t, second(s.reg.MoveConsumer(ctx, guest.ID, s.team.ID)))
+	tooMany(guest)
+	admitted(s.user)
+	require.NoError(t, second(s.reg.MoveConsumer(ctx, guest.ID, uuid.Nil)))
+	admitted(guest)
 }
 
 // Whoever names a consumer that is not there, or no model, or another's access key, is told so.
