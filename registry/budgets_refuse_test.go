@@ -25,6 +25,7 @@ func testBudgetRefuses(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
 	type input = registry.BudgetInput
+	before := dump(t, s.reg)
 	for text, change := range map[string]func(in *input){
 		"there is no ceiling":                       func(in *input) { in.Ceilings = registry.Ceilings{} },
 		"tokens is not between":                     func(in *input) { in.Tokens = -1 },
@@ -53,12 +54,12 @@ func testBudgetRefuses(t *testing.T, e engine) {
 			require.ErrorIs(t, err, registry.ErrForeignKey)
 		}
 	}
-	all, err := s.reg.ListBudgets(t.Context(), registry.BudgetFilter{})
-	require.NoError(t, err)
-	require.Empty(t, all)
+	require.Equal(t, before, dump(t, s.reg))
 
 	b := s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Tokens: 1}})
-	_, err = s.reg.CreateBudget(t.Context(), registry.BudgetInput{
+	s.budget(t, registry.BudgetInput{Name: "taken", Ceilings: registry.Ceilings{Tokens: 1}})
+	before = dump(t, s.reg)
+	_, err := s.reg.CreateBudget(t.Context(), registry.BudgetInput{
 		ConsumerID: s.org.ID, Name: "b", Ceilings: registry.Ceilings{Tokens: 1},
 	})
 	require.ErrorIs(t, err, registry.ErrConflict)
@@ -66,6 +67,8 @@ func testBudgetRefuses(t *testing.T, e engine) {
 	require.ErrorIs(t, err, registry.ErrInvalidData, "the last ceiling")
 	_, err = s.reg.UpdateBudget(t.Context(), uuid.New(), registry.BudgetUpdate{Tokens: new(int64(1))})
 	require.ErrorIs(t, err, registry.ErrNotFound)
+	_, err = s.reg.UpdateBudget(t.Context(), b.ID, registry.BudgetUpdate{Name: ptr("taken"), Tokens: ptr(int64(2))})
+	require.ErrorIs(t, err, registry.ErrConflict)
 	require.ErrorIs(t, s.reg.DeleteBudget(t.Context(), uuid.New()), registry.ErrNotFound)
 	for _, in := range []registry.GrantInput{
 		{BudgetID: b.ID}, {BudgetID: b.ID, Tokens: 1, Windows: 1001}, {BudgetID: b.ID, Tokens: -1},
@@ -74,9 +77,12 @@ func testBudgetRefuses(t *testing.T, e engine) {
 		_, err := s.reg.GrantBudget(t.Context(), in)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 	}
-	requireNoEffect(t, s, b)
 	_, err = s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: uuid.New(), Tokens: 1})
 	require.ErrorIs(t, err, registry.ErrForeignKey)
+	_, err = s.reg.RevokeGrant(t.Context(), uuid.New())
+	require.ErrorIs(t, err, registry.ErrNotFound)
+	require.Equal(t, before, dump(t, s.reg))
+	requireNoEffect(t, s, b)
 }
 
 // requireNoEffect grants what would raise no ceiling of a budget of the organisation, which has one of tokens alone.
@@ -86,6 +92,7 @@ func requireNoEffect(t *testing.T, s *spenders, shared *ent.Budget) {
 		Name: "users", Ceilings: registry.Ceilings{Concurrency: 1, Tokens: 1}, Each: true, EachKind: "user",
 	})
 	stranger := mustConsumer(t, s.reg, "stranger", uuid.Nil)
+	before := dump(t, s.reg)
 	for says, in := range map[string]registry.GrantInput{
 		"no ceiling of cost":     {BudgetID: shared.ID, Cost: 1},
 		"no ceiling of requests": {BudgetID: users.ID, Tokens: 1, Requests: 1},
@@ -99,14 +106,15 @@ func requireNoEffect(t *testing.T, s *spenders, shared *ent.Budget) {
 		require.ErrorIs(t, err, registry.ErrInvalidData, says)
 		require.ErrorContains(t, err, says)
 	}
+	_, err := s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: users.ID, SubjectID: uuid.New(), Tokens: 1})
+	require.ErrorIs(t, err, registry.ErrForeignKey)
+	require.Equal(t, before, dump(t, s.reg))
 	for _, in := range []registry.GrantInput{
 		{BudgetID: shared.ID, SubjectID: s.org.ID, Tokens: 1}, {BudgetID: users.ID, SubjectID: s.user.ID, Tokens: 1},
 	} {
 		_, err := s.reg.GrantBudget(t.Context(), in)
 		require.NoError(t, err)
 	}
-	_, err := s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: users.ID, SubjectID: uuid.New(), Tokens: 1})
-	require.ErrorIs(t, err, registry.ErrForeignKey)
 }
 
 // 64 ceilings may bind a request. The 65th refuses it, wherever it comes from, and nobody whom it does not bind.

@@ -95,6 +95,7 @@ func testDimensionRefuses(t *testing.T, e engine) {
 		}
 	}
 	type input = registry.DimensionInput
+	before := dump(t, reg)
 	for text, in := range map[string]input{
 		"name is empty":                    {},
 		"name is not a slug":               {Name: "Feature"},
@@ -124,6 +125,13 @@ func testDimensionRefuses(t *testing.T, e engine) {
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	_, err = reg.UpdateDimension(ctx, uuid.New(), registry.DimensionUpdate{})
 	require.ErrorIs(t, err, registry.ErrNotFound)
+	one := must(reg.FindDimension(ctx, "one"))
+	for _, most := range []int{0, 999, 10_001} {
+		_, err = reg.UpdateDimension(ctx, one.ID, registry.DimensionUpdate{MaxValues: &most})
+		require.ErrorIs(t, err, registry.ErrInvalidData, most)
+	}
+	require.ErrorIs(t, reg.RetireDimension(ctx, uuid.New()), registry.ErrNotFound)
+	require.Equal(t, before, dump(t, reg))
 
 	span := registry.ReportInput{Start: clock.Now().Add(-48 * time.Hour), End: clock.Now()}
 	for text, change := range map[string]func(in *registry.ReportInput){
