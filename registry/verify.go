@@ -29,8 +29,8 @@ const (
 	DifferenceWrongEvent = DifferenceKind(proof.WrongEvent)
 	// DifferenceWrongKeyCounter: a key's counter is not the sum of its days and of what IncrementUsage has counted.
 	DifferenceWrongKeyCounter = DifferenceKind(proof.WrongKeyCounter)
-	// DifferenceWrongValues: the values of a dimension do not add up to what the keys have; or the values of a composite
-	// with one value of a part do not add up to what this value has.
+	// DifferenceWrongValues: the values of a dimension do not add up to what the keys have; or the values of a
+	// composite with one value of a part do not add up to what that value has.
 	DifferenceWrongValues = DifferenceKind(proof.WrongValues)
 	// DifferenceWrongBudgetCounter: a counter of a budget is not what its subject has spent in the window.
 	DifferenceWrongBudgetCounter = DifferenceKind(proof.WrongBudgetCounter)

@@ -1,7 +1,6 @@
 package proof_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -21,9 +20,16 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// TestValues damages what was summed by values, and the events that it was summed of.
-func TestValues(t *testing.T) {
-	t.Parallel()
+// valued is a registry with usage by values.
+type valued struct {
+	client *ent.Client
+	find   func() []string // the differences
+	mend   func() []proof.Difference
+	exec   func(statement string)
+}
+
+func newValued(t *testing.T) *valued {
+	t.Helper()
 	ctx, file := t.Context(), filepath.Join(t.TempDir(), "registry.db")
 	clock := registrytest.NewClock(start)
 	reg, err := registry.Open(ctx, file, registry.WithClock(clock.Now))
@@ -56,7 +62,7 @@ func TestValues(t *testing.T) {
 
 	db, err := store.OpenSQLite(ctx, store.Config{Path: file, Existing: true})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, db.Close()) }()
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	client := ent.NewClient(ent.Driver(db))
 	find := func() (kinds []string) {
 		var found proof.Differences
@@ -71,7 +77,7 @@ func TestValues(t *testing.T) {
 		return slices.Compact(kinds)
 	}
 	require.Empty(t, find())
-	exec := func(ctx context.Context, statement string) {
+	exec := func(statement string) {
 		_, err := db.ExecContext(ctx, statement)
 		require.NoError(t, err)
 	}
@@ -91,6 +97,13 @@ func TestValues(t *testing.T) {
 		}
 		return left
 	}
+	return &valued{client, find, mend, exec}
+}
+
+// TestValues damages what was summed by values, and the events that it was summed of.
+func TestValues(t *testing.T) {
+	t.Parallel()
+	d := newValued(t)
 	for statement, want := range map[string][]string{
 		"DELETE FROM usage_by_value": {"missing row usage_by_value "},
 		"DELETE FROM usage_by_value_quarters WHERE period_start =" +
@@ -101,38 +114,46 @@ func TestValues(t *testing.T) {
 			"wrong digest usage_by_value digest", "wrong sum usage_by_value error_count",
 		},
 	} {
-		exec(ctx, statement)
-		require.Equal(t, want, find(), statement)
-		require.Empty(t, mend(), statement)
-		require.Empty(t, find(), statement)
+		d.exec(statement)
+		require.Equal(t, want, d.find(), statement)
+		require.Empty(t, d.mend(), statement)
+		require.Empty(t, d.find(), statement)
 	}
 	// Without events and quarters nobody knows what a row was, but that the values lack something.
-	exec(ctx, "INSERT INTO usage_horizons (part, complete_from) VALUES ('events', '2027-01-01 00:00:00+00:00')")
-	exec(ctx, "INSERT INTO usage_horizons (part, complete_from) VALUES ('quarters', '2027-01-01 00:00:00+00:00')")
-	require.Empty(t, find())
-	// What two tags have together counts under two others, and no sum is wrong.
+	d.exec("INSERT INTO usage_horizons (part, complete_from) VALUES ('events', '2027-01-01 00:00:00+00:00')")
+	d.exec("INSERT INTO usage_horizons (part, complete_from) VALUES ('quarters', '2027-01-01 00:00:00+00:00')")
+	require.Empty(t, d.find())
+	d.exec("DELETE FROM usage_by_value WHERE rowid = (SELECT max(rowid) FROM usage_by_value)")
+	require.Equal(t,
+		[]string{"wrong values usage_by_value request_count", "wrong values usage_by_value total_cost"}, d.find())
+	require.Len(t, d.mend(), 3, "of its dimension, and of both parts")
+	d.exec("DELETE FROM usage_horizons")
+	require.Empty(t, d.mend())
+	require.Empty(t, d.find())
+	// A damaged tag is told, and its quarter proves nothing.
+	d.exec("UPDATE usage_events SET tags = '{' WHERE id = (SELECT max(id) FROM usage_events)")
+	require.Contains(t, d.find(), "wrong sum usage_events ")
+}
+
+// TestCombinations has what two tags have together count under two others: no sum of a dimension is wrong.
+func TestCombinations(t *testing.T) {
+	t.Parallel()
+	d := newValued(t)
+	d.exec("INSERT INTO usage_horizons (part, complete_from) VALUES ('events', '2027-01-01 00:00:00+00:00')")
+	d.exec("INSERT INTO usage_horizons (part, complete_from) VALUES ('quarters', '2027-01-01 00:00:00+00:00')")
 	var ids [3]uuid.UUID
 	for i, name := range []string{"f0", "r0", "r1"} {
-		v, err := client.DimensionValue.Query().Where(dimensionvalue.Name(name)).Only(ctx)
+		v, err := d.client.DimensionValue.Query().Where(dimensionvalue.Name(name)).Only(t.Context())
 		require.NoError(t, err)
 		ids[i] = v.ID
 	}
 	is := fmt.Sprintf(`["%s","%s"]`, ids[0], ids[1])
 	other := fmt.Sprintf(`["%s","%s"]`, ids[0], ids[2])
 	const rename = "UPDATE dimension_values SET name = '%s' WHERE name = '%s'"
-	exec(ctx, fmt.Sprintf(rename, other, is))
-	require.Equal(t, []string{"wrong values usage_by_value request_count"}, find())
-	require.Len(t, mend(), 2, "of two regions")
-	exec(ctx, fmt.Sprintf(rename, is, other))
-	require.Empty(t, find())
-	exec(ctx, "DELETE FROM usage_by_value WHERE rowid = (SELECT max(rowid) FROM usage_by_value)")
-	require.Equal(t,
-		[]string{"wrong values usage_by_value request_count", "wrong values usage_by_value total_cost"}, find())
-	require.Len(t, mend(), 3, "of its dimension, and of both parts")
-	exec(ctx, "DELETE FROM usage_horizons")
-	require.Empty(t, mend())
-	require.Empty(t, find())
-	// A damaged tag is told, and its quarter proves nothing.
-	exec(ctx, "UPDATE usage_events SET tags = '{' WHERE id = (SELECT max(id) FROM usage_events)")
-	require.Contains(t, find(), "wrong sum usage_events ")
+	d.exec(fmt.Sprintf(rename, other, is))
+	require.Equal(t, []string{"wrong values usage_by_value request_count"}, d.find())
+	require.Len(t, d.mend(), 2, "of two regions")
+	d.exec(fmt.Sprintf(rename, is, other))
+	require.Empty(t, d.find())
+	require.Empty(t, d.find())
 }
