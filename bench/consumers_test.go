@@ -79,22 +79,22 @@ func newBenchConsumers(b *testing.B, engine string) leaseDatabase {
 	return d
 }
 
-// forKind opens the registry with what a kind needs.
-func (d leaseDatabase) forKind(b *testing.B, kind string) *forConsumers {
+// plenty are ceilings that nobody reaches.
+var plenty = registry.Ceilings{Cost: 1_000_000_000 * money.Dollar, Tokens: 1_000_000_000_000_000}
+
+// makeTree makes an organisation of a name, with teams of users.
+func makeTree(b *testing.B, reg *registry.Registry, name string) (org uuid.UUID, users []uuid.UUID) {
 	b.Helper()
 	ctx := b.Context()
-	reg, err := registry.Open(ctx, d.name)
-	require.NoError(b, err)
-	o := &forConsumers{ourLeases: ourLeases{reg, d.provider}, models: d.models, tags: kind == "dimensions"}
-	if kind == "nobody" {
-		return o
-	}
-	org, err := reg.CreateConsumer(ctx, registry.ConsumerInput{Name: "org"})
-	require.NoError(b, err)
 	var teams []uuid.UUID
 	require.NoError(b, reg.InTx(ctx, func(tx *registry.Registry) error {
+		root, err := tx.CreateConsumer(ctx, registry.ConsumerInput{Name: name, Kind: "org"})
+		if err != nil {
+			return err
+		}
+		org = root.ID
 		for i := range benchTeams + benchUsers {
-			in := registry.ConsumerInput{Name: fmt.Sprint(i), Kind: "team", ParentID: org.ID}
+			in := registry.ConsumerInput{Name: fmt.Sprint(i), Kind: "team", ParentID: org}
 			if i >= benchTeams {
 				in.Kind, in.ParentID = "user", teams[i%benchTeams]
 			}
@@ -105,16 +105,30 @@ func (d leaseDatabase) forKind(b *testing.B, kind string) *forConsumers {
 			if i < benchTeams {
 				teams = append(teams, c.ID)
 			} else {
-				o.users = append(o.users, c.ID)
+				users = append(users, c.ID)
 			}
 		}
 		return nil
 	}))
-	plenty := registry.Ceilings{Cost: 1_000_000_000 * money.Dollar, Tokens: 1_000_000_000_000_000}
+	return org, users
+}
+
+// forKind opens the registry with what a kind needs.
+func (d leaseDatabase) forKind(b *testing.B, kind string) *forConsumers {
+	b.Helper()
+	ctx := b.Context()
+	reg, err := registry.Open(ctx, d.name)
+	require.NoError(b, err)
+	o := &forConsumers{ourLeases: ourLeases{reg, d.provider}, models: d.models, tags: kind == "dimensions"}
+	if kind == "nobody" {
+		return o
+	}
+	var org uuid.UUID
+	org, o.users = makeTree(b, reg, "org")
 	for _, in := range []registry.BudgetInput{
 		{Name: "org"}, {Name: "team", Each: true, EachKind: "team"}, {Name: "user", Each: true, EachKind: "user"},
 	} {
-		in.ConsumerID, in.Ceilings, in.Window = org.ID, plenty, registry.Window{Per: budget.PerDay}
+		in.ConsumerID, in.Ceilings, in.Window = org, plenty, registry.Window{Per: budget.PerDay}
 		_, err := reg.CreateBudget(ctx, in)
 		require.NoError(b, err)
 	}

@@ -21,7 +21,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-var leasePhase = flag.Duration("phase", 3*time.Second, "how long a phase of BenchmarkLeaseProcesses lasts")
+var leasePhase = flag.Duration(
+	"phase", 3*time.Second, "how long a phase of BenchmarkLeaseProcesses and BenchmarkBudgetProcesses lasts",
+)
 
 const (
 	leaseProcesses  = 4
@@ -33,7 +35,7 @@ const (
 // leasePairs are the pairs of calls that the processes make. Each design's is beside the registry's.
 var leasePairs = []string{"registry-release", "update-release", "registry-settle", "update-settle"}
 
-// TestMain is the way in for the processes of BenchmarkLeaseProcesses.
+// TestMain is the way in for the processes of BenchmarkLeaseProcesses and BenchmarkBudgetProcesses.
 func TestMain(m *testing.M) {
 	if os.Getenv(leaseChildEnv) == "" {
 		os.Exit(m.Run())
@@ -55,7 +57,7 @@ func BenchmarkLeaseProcesses(b *testing.B) {
 	d := newLeaseDatabase(b, "postgres", 100)
 	children := make([]*leaser, leaseProcesses)
 	for i := range children {
-		children[i] = startLeaser(b, d)
+		children[i] = startLeaser(b, d, nil)
 	}
 	settled := 0
 	phase := func(pair string, lasts time.Duration) (perSecond float64) {
@@ -140,13 +142,14 @@ type leaser struct {
 type leaserInput struct {
 	URL             string
 	Provider, Model uuid.UUID
+	Users           map[string][]uuid.UUID // for whom, by the names of phases of BenchmarkBudgetProcesses
 }
 
-func startLeaser(b *testing.B, d leaseDatabase) *leaser {
+func startLeaser(b *testing.B, d leaseDatabase, users map[string][]uuid.UUID) *leaser {
 	b.Helper()
 	self, err := os.Executable()
 	require.NoError(b, err)
-	where, err := json.Marshal(leaserInput{d.name, d.provider, d.models[0]})
+	where, err := json.Marshal(leaserInput{d.name, d.provider, d.models[0], users})
 	require.NoError(b, err)
 	c := &leaser{cmd: exec.CommandContext(b.Context(), self, string(where))}
 	c.cmd.Env = append(os.Environ(), leaseChildEnv+"=1")
@@ -198,6 +201,9 @@ func leaseChild(ctx context.Context, where string) (err error) {
 	calls := map[string]func(context.Context, request) error{
 		"registry-release": ours.giveBack, "registry-settle": ours.record, "update-release": theirs.giveBack,
 		"update-settle": theirs.record,
+	}
+	for kind, users := range in.Users {
+		calls[kind] = (&forConsumers{ourLeases: ours, models: d.models, users: users}).record
 	}
 	stdin, stdout := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
