@@ -13,9 +13,12 @@ import (
 )
 
 var (
-	yearRequests = flag.Int("requests", 200_000, "how many requests the year of BenchmarkYear has")
-	yearEngine   = flag.String("engine", "sqlite", "where the year is kept: sqlite or postgres")
-	yearKept     = flag.String(
+	yearRequests = flag.Int(
+		"requests", 200_000,
+		"how many requests the year of BenchmarkYear has, and the month of BenchmarkBudgetBegins",
+	)
+	yearEngine = flag.String("engine", "sqlite", "where the year is kept: sqlite or postgres")
+	yearKept   = flag.String(
 		"kept", "",
 		"SQLite file, or URL of a PostgreSQL database, in which the year is kept for another run (default a new one)",
 	)
