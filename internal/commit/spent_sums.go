@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -60,10 +61,10 @@ func (s sources) stretch(w budget.Window, from, until time.Time) stretch {
 	return stretch{from: from, until: until, first: from}
 }
 
-// spent is what a consumer spent on a model.
+// spent is what a consumer spent, on a model or on all.
 type spent struct {
 	consumer uuid.UUID
-	of       namedModel
+	of       namedModel // zero: all
 	took     budget.Amount
 }
 
@@ -95,21 +96,35 @@ var (
 		takenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
 	spentOfAll = spentOfEvents + "usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
 		" AND e.id >= $%d AND e.id < $%d"
-	spentOfTail = spentOfEvents + ledger.ModelsFolded +
-		" CROSS JOIN usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
-		" AND e.model_id = m.id AND e.id > " + ledger.FoldedTo + " AND e.id >= $%d AND e.id < $%d"
+	tailOfEvents    = "e.model_id = m.id AND e.id > " + ledger.FoldedTo + " AND e.id >= $%d AND e.id < $%d"
+	consumersOfTail = " AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths
+	spentOfTail     = spentOfEvents + ledger.ModelsFolded + " CROSS JOIN usage_events" + consumersOfTail + " AND " +
+		tailOfEvents
+	// PostgreSQL takes a third of all events for the tail, and would read all of them. OFFSET has it read a model at a
+	// time, by the index.
+	spentOfTailPostgres = spentOfEvents + ledger.ModelsFolded +
+		" CROSS JOIN LATERAL (SELECT * FROM usage_events AS e WHERE " + tailOfEvents + " OFFSET 0)" + consumersOfTail
 )
 
 const (
-	inPaths  = " AND c.path >= $1 AND c.path < $2"
-	spentSQL = "SELECT s.consumer, m.provider_id, m.model_id, sum(s.requests), sum(s.tokens_high), sum(s.tokens_low)," +
-		" sum(s.cost_high), sum(s.cost_low), sum(s.unpriced) FROM (%s) AS s JOIN models AS m ON m.id = s.model" +
-		" GROUP BY s.consumer, m.provider_id, m.model_id"
+	inPaths   = " AND c.path >= $1 AND c.path < $2"
+	spentSums = ", sum(s.requests), sum(s.tokens_high), sum(s.tokens_low), sum(s.cost_high), sum(s.cost_low)," +
+		" sum(s.unpriced) FROM (%s) AS s"
+	spentByConsumer = "SELECT s.consumer, NULL, ''" + spentSums + " GROUP BY s.consumer"
+	spentByModel    = "SELECT s.consumer, m.provider_id, m.model_id" + spentSums +
+		" JOIN models AS m ON m.id = s.model GROUP BY s.consumer, m.provider_id, m.model_id"
 )
 
-// query returns the query for what a subtree spent in a stretch, by consumer and model. It is one statement, so that it
-// finds each request either in the sums by consumer or among the events that are not folded.
-func (s stretch) query(path string) (string, []any) {
+// query returns the query for what a subtree spent in a stretch, by consumer; and by model, which takes longer. It is
+// one statement, so that it finds each request either in the sums by consumer or among the events that are not folded.
+func (s stretch) query(engine, path string, byModel bool) (string, []any) {
+	sums, tail := spentByConsumer, spentOfTail
+	if engine == dialect.Postgres {
+		tail = spentOfTailPostgres
+	}
+	if byModel {
+		sums = spentByModel
+	}
 	args := []any{path, path + "0"} // "0" is after "/"
 	var parts []string
 	add := func(part string, from, until any) {
@@ -119,7 +134,7 @@ func (s stretch) query(path string) (string, []any) {
 	begin, end := ledger.FirstEventID(s.from), ledger.FirstEventID(s.until)
 	if s.events {
 		add(spentOfAll, begin, end)
-		return fmt.Sprintf(spentSQL, parts[0]), args
+		return fmt.Sprintf(sums, parts[0]), args
 	}
 	periods := func(table string, from, until time.Time) {
 		if from.Before(until) {
@@ -133,17 +148,17 @@ func (s stretch) query(path string) (string, []any) {
 	periods(usagebyvaluequarter.Table, s.first, first)
 	periods(usagebyvalue.Table, first, last)
 	periods(usagebyvaluequarter.Table, last, s.until)
-	add(spentOfTail, begin, end)
-	return fmt.Sprintf(spentSQL, strings.Join(parts, " UNION ALL ")), args
+	add(tail, begin, end)
+	return fmt.Sprintf(sums, strings.Join(parts, " UNION ALL ")), args
 }
 
-// read returns what a subtree spent in a stretch, by consumer and model.
-func (s stretch) read(ctx context.Context, tx bulk.Querier, path string) (all []spent, err error) {
+// readStretch returns what a subtree spent in a stretch, by consumer; and by model, if that is asked.
+func (b *batch) readStretch(ctx context.Context, s stretch, path string, byModel bool) (all []spent, err error) {
 	if !s.from.Before(s.until) {
 		return nil, nil
 	}
-	query, args := s.query(path)
-	err = bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
+	query, args := s.query(b.engine, path, byModel)
+	err = bulk.Scan(ctx, b.tx, query, args, func(scan func(...any) error) error {
 		var one spent
 		var tokens, cost [2]int64
 		took := &one.took
@@ -203,7 +218,7 @@ func (b *batch) spendAgain(ctx context.Context, row *ent.Budget, path string, fr
 
 // spendStretch counts, for one budget, what a subtree has spent in a part of one of its windows.
 func (b *batch) spendStretch(ctx context.Context, row *ent.Budget, path string, s stretch) error {
-	all, err := s.read(ctx, b.tx, path)
+	all, err := b.readStretch(ctx, s, path, row.ProviderID != nil || row.Models != nil)
 	if err != nil {
 		return err
 	}
