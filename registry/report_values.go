@@ -164,7 +164,7 @@ func (p *valueReport) read(ctx context.Context, engine string) error {
 			return err
 		}
 	}
-	return p.addTail(ctx, q)
+	return p.addTail(ctx, engine, q)
 }
 
 // addUnassigned adds a total: requests that did not count in the dimension are among them.
@@ -238,9 +238,9 @@ func (p *valueReport) addSums(model string, value uuid.UUID, grain ledger.Grain,
 }
 
 // addTail adds the requests that are not folded yet.
-func (p *valueReport) addTail(ctx context.Context, q ledger.Query) error {
+func (p *valueReport) addTail(ctx context.Context, engine string, q ledger.Query) error {
 	var tail []ledger.Event
-	err := ledger.ReadTail(ctx, p.client, q, ledger.FirstEventID(p.start), ledger.FirstEventID(p.end),
+	err := ledger.ReadTail(ctx, p.client, engine, q, ledger.FirstEventID(p.start), ledger.FirstEventID(p.end),
 		func(e ledger.Event, err error) error {
 			if err == nil { // else VerifyLedger tells
 				e.At = utc.Of(e.At)

@@ -106,8 +106,8 @@ var (
 		" CROSS JOIN LATERAL (SELECT * FROM usage_events AS e WHERE " + tailOfEvents + " OFFSET 0)" + consumersOfTail
 )
 
-// withoutJIT keeps PostgreSQL from compiling the statements of a transaction, which can take ten seconds of one that sums
-// up a month.
+// withoutJIT keeps PostgreSQL from compiling the statements of a transaction: that can take ten seconds if one of them
+// sums up a month.
 const withoutJIT = "SELECT set_config('jit', 'off', true)"
 
 const (

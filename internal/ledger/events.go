@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -151,9 +152,15 @@ var (
 	readEventsSQL     = eventColumns + usageevent.Table + " AS e WHERE e.id > $1 AND e.id < $2"
 	readEventsOfAll   = readEventsSQL + " ORDER BY e.id LIMIT $3"
 	readEventsOfModel = readEventsSQL + " AND e.model_id = $3 ORDER BY e.id LIMIT $4"
-	// SQLite reads the left side of a CROSS JOIN first: the models.
-	readTailSQL = eventColumns + ModelsFolded + " CROSS JOIN " + usageevent.Table + " AS e WHERE e.model_id = m.id" +
-		" AND e.id > " + FoldedTo + " AND e.id >= $1 AND e.id < $2"
+	tailOfModel       = "e.model_id = m.id AND e.id > " + FoldedTo + " AND e.id >= $1 AND e.id < $2"
+	readTailOfAll     = map[string]string{
+		// SQLite reads the left side of a CROSS JOIN first: the models.
+		dialect.SQLite: eventColumns + ModelsFolded + " CROSS JOIN " + usageevent.Table + " AS e WHERE " + tailOfModel,
+		// PostgreSQL takes a third of all events for the tail, and would read all of them. OFFSET has it read a model
+		// at a time, by the index.
+		dialect.Postgres: eventColumns + ModelsFolded + " CROSS JOIN LATERAL (SELECT * FROM " + usageevent.Table +
+			" AS e WHERE " + tailOfModel + " OFFSET 0) AS e WHERE true",
+	}
 )
 
 // ReadEvents calls each for up to limit events between two ids, in their order: of one model, or of all models if model
@@ -170,9 +177,10 @@ func ReadEvents(
 
 // ReadTail calls each for the events between two ids that are not folded, of the models that a query selects.
 func ReadTail(
-	ctx context.Context, tx bulk.Querier, q Query, from, before uuid.UUID, each func(Event, error) error,
+	ctx context.Context, tx bulk.Querier, engine string, q Query, from, before uuid.UUID,
+	each func(Event, error) error,
 ) error {
-	query, args := readTailSQL, []any{from, before}
+	query, args := readTailOfAll[engine], []any{from, before}
 	for _, c := range q.models() {
 		args = append(args, c.id)
 		query += fmt.Sprintf(" AND %s $%d", c.column, len(args))

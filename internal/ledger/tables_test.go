@@ -177,7 +177,7 @@ func TestReadTail(t *testing.T) {
 	require.NoError(t, InsertEvents(ctx, db, dialect.SQLite, events))
 	exec("INSERT INTO usage_folds (id, model_id, folded_to) VALUES ($1, $1, $2)", models[1], events[6].ID)
 	read := func(q Query, from time.Time) (n int) {
-		require.NoError(t, ReadTail(ctx, db, q, FirstEventID(from), FirstEventID(noon.Add(time.Hour)),
+		require.NoError(t, ReadTail(ctx, db, dialect.SQLite, q, FirstEventID(from), FirstEventID(noon.Add(time.Hour)),
 			func(Event, error) error { n++; return nil }))
 		return n
 	}
