@@ -238,7 +238,8 @@ func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Differe
 // rates of its price. It also returns that cost.
 func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 	price := d.prices[p.Price]
-	if s.Unpriced > s.Unknown { // unknown usage has no tokens
+	// Unknown usage has no tokens, and needs no rates.
+	if s.Unpriced > s.Unknown || s.Unpriced == s.Requests && s.Tokens == [len(s.Tokens)]int64{} {
 		return "", true
 	}
 	if price == nil || price.ModelID != p.Model {

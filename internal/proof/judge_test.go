@@ -73,6 +73,16 @@ func TestJudge(t *testing.T) {
 		mendable bool
 	}{
 		"OK": {damage: func(*Day, ledger.Period) {}},
+		"unknown usage, and no rates": {
+			damage: func(d *Day, q ledger.Period) {
+				d.prune()
+				d.prices[q.Price] = &ent.Price{ID: q.Price, ModelID: q.Model}
+				s := ledger.Sums{Requests: 1, Unpriced: 1, Said: ledger.Said{Unknown: 1}}
+				for _, p := range []ledger.Period{q.Day(), q.Day().Total()} {
+					d.rows[p] = newRow(p, s)
+				}
+			},
+		},
 		"a missing quarter": {
 			damage: func(d *Day, q ledger.Period) { delete(d.rows, q) },
 			found:  []string{"missing row in usage_quarters: "}, mendable: true,
