@@ -50,8 +50,8 @@ type RepriceResult struct {
 //     shares of it.
 //   - Where quarters are gone, so is a UTC day.
 //
-// Usage by consumers and tags follows. Where events are gone, what a model's usage of a period costs is shared out
-// among the values of a dimension by their tokens.
+// Usage by consumers and tags follows. Where events are gone, nobody knows which requests were whose: the values of a
+// dimension share what the model's usage of a period costs, and the requests that still have no cost.
 //
 // In the end the counters of budgets, in the windows that have not ended, are set to what their usage costs now, and
 // thresholds that are passed are noted. Others wait for one budget at a time.

@@ -147,9 +147,10 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	default:
 		rows, err = p.moveEvents(ctx, tx, until)
 	}
-	if err == nil && len(p.more) > 0 {
-		err = r.apply(ctx, tx, &p.moves, p.dry)
+	if err != nil || len(p.more) == 0 {
+		return rows, err
 	}
+	err = r.apply(ctx, tx, &p.moves, p.dry)
 	if err == nil && !p.dry && len(p.book.All) > 0 && table < len(ledger.Tables) {
 		err = r.moveValues(ctx, tx, p, ledger.Tables[table].Grain, from)
 	}
@@ -310,18 +311,18 @@ func (p *repricing) readBook(ctx context.Context, tx *ent.Client) (err error) {
 	return err
 }
 
-// moveValues moves the periods of values that begin between an instant and where p is, after those of keys have been
-// moved. What they cost together is what the keys' cost, if the dimension counts all requests of the period.
+// moveValues moves the periods of values that begin between an instant and where p is, in the periods of the model in
+// which those of keys have been moved.
 func (r *Registry) moveValues(
 	ctx context.Context, tx *ent.Client, p *repricing, grain ledger.Grain, from time.Time,
 ) error {
+	totals, err := p.readTotals(ctx, tx, r.db.Dialect())
+	if err != nil {
+		return err
+	}
 	for _, d := range p.book.All {
 		of, begin := grain, from
-		if d.DaysOnly && grain == ledger.QuarterGrain {
-			// Its days are moved when their last quarter was.
-			if !p.at.Equal(p.at.Truncate(utc.Day)) && p.at.Before(p.Widen(p.end, utc.Ceil)) {
-				continue
-			}
+		if d.DaysOnly {
 			of, begin = ledger.DayGrain, utc.StartOfDay(from)
 		}
 		rows, err := p.readValues(ctx, tx, d, of, begin)
@@ -334,7 +335,7 @@ func (r *Registry) moveValues(
 			for n < len(rows) && rows[n].of.Start.Equal(rows[0].of.Start) {
 				n++
 			}
-			if err := p.moveTogether(ctx, tx, r.db.Dialect(), rows[:n], !d.DaysOnly); err != nil {
+			if err := p.moveTogether(rows[:n], totals, !d.DaysOnly); err != nil {
 				return err
 			}
 			rows = rows[n:]
@@ -347,6 +348,18 @@ func (r *Registry) moveValues(
 		}
 	}
 	return nil
+}
+
+// readTotals reads the totals of the periods in which usage has been moved.
+func (p *repricing) readTotals(ctx context.Context, tx *ent.Client, engine string) (byPeriod, error) {
+	var moved []ledger.Period
+	for of := range p.more {
+		if of.IsTotal() {
+			moved = append(moved, of)
+		}
+	}
+	totals := byPeriod{}
+	return totals, ledger.Read(ctx, tx, engine, moved, totals)
 }
 
 // readValues reads the periods of a dimension's values, in the order of time.
@@ -368,21 +381,4 @@ func (p *repricing) readValues(
 		return err
 	})
 	return rows, err
-}
-
-// moveTogether moves the values of one dimension in a period.
-func (p *repricing) moveTogether(ctx context.Context, tx *ent.Client, engine string, rows []valueRow, days bool) error {
-	requests, moved, err := p.priceRows(rows)
-	if err != nil || !moved {
-		return err
-	}
-	total := ledger.Period{Model: p.model, Grain: rows[0].of.Grain, Start: rows[0].of.Start}
-	stored := byPeriod{}
-	if err := ledger.Read(ctx, tx, engine, []ledger.Period{total}, stored); err != nil {
-		return err
-	}
-	if all := stored[total]; all.Requests == requests {
-		allot(rows, all)
-	}
-	return p.shiftRows(rows, days)
 }
