@@ -37,6 +37,7 @@ type saidRequest struct {
 	consumer *ent.Consumer // nil: nobody
 	tags     registry.Tags
 	cost     money.USD
+	latency  time.Duration
 }
 
 // newAttribution has dimensions feature with room for three values, label with several tags, and their company.
@@ -72,13 +73,15 @@ func (a *attribution) record(t *testing.T, who *ent.Consumer, tags registry.Tags
 	t.Helper()
 	r := saidRequest{
 		at: a.clock.Now(), model: a.models[a.rand.IntN(len(a.models))].ID, consumer: who, tags: tags,
-		cost: money.USD(a.rand.Int64N(1000)) * money.NanoDollar,
+		cost:    money.USD(a.rand.Int64N(1000)) * money.NanoDollar,
+		latency: time.Duration(a.rand.Int64N(4000)) * time.Millisecond,
 	}
 	if a.rand.IntN(4) == 0 && r.at.Add(-20*time.Minute).After(a.first) { // late
 		r.at = r.at.Add(-20 * time.Minute)
 	}
 	in := registry.UsageInput{
 		ModelID: r.model, APIKeyID: a.key.ID, At: r.at, Tags: tags, Tokens: meter.Tokens{InputTokens: int64(r.cost)},
+		Latency: r.latency,
 	}
 	if who != nil {
 		in.ConsumerID = who.ID
