@@ -174,3 +174,48 @@ func testRepairBudgetsLeaves(t *testing.T, e engine) {
 	}
 	require.Equal(t, []registry.DifferenceKind{registry.DifferenceWrongPath, registry.DifferenceUnreadableRow}, kinds)
 }
+
+// TestVerifyBudgetPruned: the ledger does not know what was spent in a window that began within a day whose quarters
+// Prune has removed. Its counter is neither called wrong nor set, and later ones are.
+func TestVerifyBudgetPruned(t *testing.T) { eachEngine(t, testVerifyBudgetPruned) }
+
+func testVerifyBudgetPruned(t *testing.T, e engine) {
+	t.Parallel()
+	r := newRecounts(t, e)
+	monday := (int(r.clock.Now().Weekday())+6)%7 + 1
+	r.clock.Advance(18*time.Hour + 30*time.Minute)
+	b := r.budget(t, registry.BudgetInput{
+		Ceilings: registry.Ceilings{Tokens: 1_000_000},
+		Window:   registry.Window{Per: entbudget.PerWeek, AnchorDay: monday, AnchorHour: 18},
+	})
+	require.Equal(t, r.clock.Now().Add(-30*time.Minute), b.CountsFrom.UTC())
+	r.use(t, r.user, r.clock.Now(), 5)
+	counters := func(tokens ...int64) {
+		t.Helper()
+		var have []int64
+		for _, w := range b.QueryWindows().Order(budgetwindow.ByWindowStart()).AllX(t.Context()) {
+			have = append(have, w.Tokens)
+		}
+		require.Equal(t, tokens, have)
+	}
+	past := r.reg.Past().BudgetWindow.Update()
+	past.SetTokens(4).ExecX(t.Context())
+	require.Len(t, verified(t, r.reg).Differences, 1, "it is known yet")
+	require.EqualValues(t, 1, must(r.reg.RepairLedger(t.Context())).Counters)
+	counters(5)
+
+	r.clock.Advance(7*24*time.Hour - time.Hour)
+	r.use(t, r.user, r.clock.Now(), 7)
+	r.use(t, r.user, r.clock.Now().Add(50*time.Minute), 3) // of a clock that is ahead, in the next window
+	_, err := r.reg.Prune(t.Context(), registry.PruneInput{
+		Events: 24 * time.Hour, Quarters: 72 * time.Hour, Budget: time.Minute,
+	})
+	require.NoError(t, err)
+	require.Empty(t, verified(t, r.reg).Differences)
+	require.Zero(t, must(r.reg.RepairLedger(t.Context())).Counters)
+	counters(12, 3)
+	past.SetTokens(11).ExecX(t.Context())
+	require.Len(t, verified(t, r.reg).Differences, 1, "of the next window")
+	require.EqualValues(t, 1, must(r.reg.RepairLedger(t.Context())).Counters)
+	counters(11, 3)
+}
