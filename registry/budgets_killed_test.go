@@ -248,25 +248,30 @@ func mostHeld(all []spentRequest) (tokens, open int64) {
 type spendingChild struct {
 	model *ent.Model
 	cmd   *exec.Cmd
-	lines *bufio.Scanner
+	lines chan bool // one for each request; closed when the process has ended
 	left  int
 }
 
 func startSpending(t *testing.T, m *ent.Model, n int, name, history string) *spendingChild {
 	t.Helper()
-	c := &spendingChild{model: m, left: n}
+	c := &spendingChild{model: m, left: n, lines: make(chan bool, n)}
 	c.cmd = faultChild(t, "spend", name, m.ProviderID.String(), m.ID.String(), history, strconv.Itoa(n))
 	stdout, err := c.cmd.StdoutPipe()
 	require.NoError(t, err)
 	c.cmd.Stderr = os.Stderr
 	require.NoError(t, c.cmd.Start())
-	c.lines = bufio.NewScanner(stdout)
+	go func() { // at once: a process that waits for its reader would hold leases until they expire
+		defer close(c.lines)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			c.lines <- true
+		}
+	}()
 	return c
 }
 
 // reads waits for some requests to end, and reports whether so many have.
 func (c *spendingChild) reads(n int) bool {
-	for ; n > 0 && c.lines.Scan(); n-- {
+	for ; n > 0 && <-c.lines; n-- {
 		c.left--
 	}
 	return n == 0
@@ -321,7 +326,7 @@ func spendChild(ctx context.Context, args ...string) error {
 				}
 				err := r.ask(ctx, reg, registry.AcquireInput{
 					ProviderID: uuid.MustParse(args[1]), ModelID: uuid.MustParse(args[2]),
-					ConsumerID: users[user].ID, EstimatedTokens: killedTokens, TTL: time.Minute,
+					ConsumerID: users[user].ID, EstimatedTokens: killedTokens, TTL: 10 * time.Minute,
 					Tags: registry.Tags{"feature": {uuid.NewString()}},
 				})
 				errs[i] = errors.Join(errs[i], err, before.settle(ctx, history))
