@@ -295,7 +295,7 @@ func (c *spendingChild) release(t *testing.T, reg *registry.Registry) {
 func init() { faultChildren["spend"] = spendChild }
 
 // spendChild asks for each user some times, one user after the other. It prints a line for each request that was
-// admitted or refused, and writes those that were admitted to the history.
+// admitted or refused, and writes the admitted ones to the history.
 func spendChild(ctx context.Context, args ...string) error {
 	reg, err := registry.Open(ctx, args[0])
 	if err != nil {
