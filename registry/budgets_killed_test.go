@@ -57,12 +57,12 @@ func TestBudgetKilled(t *testing.T) {
 }
 
 const (
-	killedTokens  = 3 // that each request asks for
-	killedMore    = 2 // that every tenth takes above that
+	killedTokens  = 3 // each request asks for these
+	killedMore    = 2 // every tenth request takes these besides
 	killedCallers = 8 // of each of four processes: each has two requests at once
 	killedUsers   = 40
 	killedAtOnce  = 10 // requests of a user
-	killedValues  = 5  // that there is room for; each request has a tag of its own
+	killedValues  = 5  // the dimension has room for these; each request has a tag of its own
 )
 
 // killedBudgets are the ceilings of all users, of each of them, and of half of them.

@@ -247,7 +247,7 @@ func (r *Registry) PurgeConsumer(ctx context.Context, id uuid.UUID) error {
 		}
 		ids, err := tx.Consumer.Query().Where(inSubtree(top)).IDs(ctx)
 		if err == nil {
-			err = noValues(ctx, tx, ids)
+			err = noValues(ctx, tx, r.db.Dialect(), ids)
 		}
 		if err != nil {
 			return err

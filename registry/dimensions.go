@@ -286,16 +286,12 @@ func (r *Registry) giveValue(ctx context.Context, tx *ent.Client, id uuid.UUID) 
 	return tx.DimensionValue.Create().SetID(id).SetDimensionID(d.ID).SetName(id.String()).SetSince(d.Since).Exec(ctx)
 }
 
-// tailOfConsumersSQL looks for a request for one of some consumers that is not folded. SQLite reads the left side of a
-// CROSS JOIN first.
-const tailOfConsumersSQL = "SELECT e.consumer_id FROM " + ledger.ModelsFolded + " CROSS JOIN usage_events AS e" +
-	" WHERE e.consumer_id IN %s AND e.model_id = m.id AND e.id > " + ledger.FoldedTo + " LIMIT 1"
-
 // noValues removes the values of consumers that are purged. It fails if there is usage under one of them: in a sum, or
 // of a request that is not folded yet.
-func noValues(ctx context.Context, tx *ent.Client, consumers []uuid.UUID) error {
+func noValues(ctx context.Context, tx *ent.Client, engine string, consumers []uuid.UUID) error {
 	slices.SortFunc(consumers, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
-	err := bulk.ScanIn(ctx, tx, tailOfConsumersSQL, consumers, func(scan func(...any) error) error {
+	tail := "SELECT e.consumer_id FROM " + ledger.Tail(engine, " AND e.consumer_id IN %s") + " LIMIT 1"
+	err := bulk.ScanIn(ctx, tx, tail, consumers, func(scan func(...any) error) error {
 		var id uuid.UUID
 		if err := scan(&id); err != nil {
 			return err

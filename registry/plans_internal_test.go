@@ -13,14 +13,17 @@ import (
 	"testing"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -317,7 +320,41 @@ func TestPostgresPlans(t *testing.T) {
 	}
 	_, err = reg.db.ExecContext(t.Context(), "ANALYZE")
 	require.NoError(t, err)
-	rows, err := reg.db.QueryContext(t.Context(), "EXPLAIN "+leastUsedKeySQL, providers[7], time.Now())
+	text := explainPostgres(t, reg, leastUsedKeySQL, providers[7], time.Now())
+	require.Contains(t, text, "Index Scan using apikey_provider_id_usage_count_last_used_at_id")
+	require.NotContains(t, text, "Sort")
+}
+
+// TestPostgresTailPlan shows that PostgreSQL reads the events that are not folded by the index, model by model.
+func TestPostgresTailPlan(t *testing.T) {
+	sample.OneGoroutine(t)
+	t.Parallel()
+	ctx := t.Context()
+	reg, err := Open(ctx, pgtest.Database(t, "", nil))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
+	require.NoError(t, err)
+	for i := range 20 {
+		m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: fmt.Sprint("m", i)})
+		require.NoError(t, err)
+		all := make([]UsageInput, 500)
+		for n := range all {
+			all[n] = UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 1}}
+		}
+		require.NoError(t, reg.RecordUsageBatch(ctx, all))
+	}
+	_, err = reg.db.ExecContext(ctx, "ANALYZE")
+	require.NoError(t, err)
+	plan := explainPostgres(t, reg, "SELECT sum(e.cost) FROM "+ledger.Tail(dialect.Postgres, " AND e.id < $1"), uuid.Max)
+	require.Contains(t, plan, "Index Cond: ((model_id = m.id) AND (id > COALESCE(f.folded_to, m.id))")
+}
+
+func explainPostgres(t *testing.T, reg *Registry, query string, args ...any) string {
+	t.Helper()
+	rows, err := reg.db.QueryContext(t.Context(), "EXPLAIN "+query, args...)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, rows.Close()) }()
 	var plan []string
@@ -327,7 +364,5 @@ func TestPostgresPlans(t *testing.T) {
 		plan = append(plan, line)
 	}
 	require.NoError(t, rows.Err())
-	text := strings.Join(plan, "\n")
-	require.Contains(t, text, "Index Scan using apikey_provider_id_usage_count_last_used_at_id")
-	require.NotContains(t, text, "Sort")
+	return strings.Join(plan, "\n")
 }

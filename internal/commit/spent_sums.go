@@ -92,18 +92,13 @@ var (
 		takenColumns("t.request_count", "t.total_cost", "t.unpriced_count", "t") +
 		" FROM consumers AS c CROSS JOIN %s AS t WHERE t.value_id = c.id" + inPaths +
 		" AND t.period_start >= $%d AND t.period_start < $%d"
-	spentOfEvents = "SELECT c.id AS consumer, e.model_id AS model, " +
+	spentOfEvents = "SELECT e.consumer_id AS consumer, e.model_id AS model, " +
 		takenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
-	spentOfAll = spentOfEvents + "usage_events AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths +
-		" AND e.id >= $%d AND e.id < $%d"
-	tailOfEvents    = "e.model_id = m.id AND e.id > " + ledger.FoldedTo + " AND e.id >= $%d AND e.id < $%d"
-	consumersOfTail = " AS e CROSS JOIN consumers AS c WHERE c.id = e.consumer_id" + inPaths
-	spentOfTail     = spentOfEvents + ledger.ModelsFolded + " CROSS JOIN usage_events" + consumersOfTail + " AND " +
-		tailOfEvents
-	// PostgreSQL takes a third of all events for the tail, and would read all of them. OFFSET has it read a model at a
-	// time, by the index.
-	spentOfTailPostgres = spentOfEvents + ledger.ModelsFolded +
-		" CROSS JOIN LATERAL (SELECT * FROM usage_events AS e WHERE " + tailOfEvents + " OFFSET 0)" + consumersOfTail
+	spentOfAll  = spentOfEvents + "usage_events AS e WHERE true" + ofSubtree + between
+	spentOfTail = map[string]string{
+		dialect.SQLite:   spentOfEvents + ledger.Tail(dialect.SQLite, ofSubtree+between),
+		dialect.Postgres: spentOfEvents + ledger.Tail(dialect.Postgres, ofSubtree+between),
+	}
 )
 
 // withoutJIT keeps PostgreSQL from compiling the statements of a transaction: that can take ten seconds if one of them
@@ -112,6 +107,8 @@ const withoutJIT = "SELECT set_config('jit', 'off', true)"
 
 const (
 	inPaths   = " AND c.path >= $1 AND c.path < $2"
+	between   = " AND e.id >= $%d AND e.id < $%d"
+	ofSubtree = " AND e.consumer_id IN (SELECT c.id FROM consumers AS c WHERE c.path >= $1 AND c.path < $2)"
 	spentSums = ", sum(s.requests), sum(s.tokens_high), sum(s.tokens_low), sum(s.cost_high), sum(s.cost_low)," +
 		" sum(s.unpriced) FROM (%s) AS s"
 	spentByConsumer = "SELECT s.consumer, NULL, ''" + spentSums + " GROUP BY s.consumer"
@@ -122,10 +119,7 @@ const (
 // query returns the query for what a subtree spent in a stretch, by consumer; and by model, which takes longer. It is
 // one statement, so that it finds each request either in the sums by consumer or among the events that are not folded.
 func (s stretch) query(engine, path string, byModel bool) (string, []any) {
-	sums, tail := spentByConsumer, spentOfTail
-	if engine == dialect.Postgres {
-		tail = spentOfTailPostgres
-	}
+	sums := spentByConsumer
 	if byModel {
 		sums = spentByModel
 	}
@@ -152,7 +146,7 @@ func (s stretch) query(engine, path string, byModel bool) (string, []any) {
 	periods(usagebyvaluequarter.Table, s.first, first)
 	periods(usagebyvalue.Table, first, last)
 	periods(usagebyvaluequarter.Table, last, s.until)
-	add(tail, begin, end)
+	add(spentOfTail[engine], begin, end)
 	return fmt.Sprintf(sums, strings.Join(parts, " UNION ALL ")), args
 }
 

@@ -152,15 +152,6 @@ var (
 	readEventsSQL     = eventColumns + usageevent.Table + " AS e WHERE e.id > $1 AND e.id < $2"
 	readEventsOfAll   = readEventsSQL + " ORDER BY e.id LIMIT $3"
 	readEventsOfModel = readEventsSQL + " AND e.model_id = $3 ORDER BY e.id LIMIT $4"
-	tailOfModel       = "e.model_id = m.id AND e.id > " + FoldedTo + " AND e.id >= $1 AND e.id < $2"
-	readTailOfAll     = map[string]string{
-		// SQLite reads the left side of a CROSS JOIN first: the models.
-		dialect.SQLite: eventColumns + ModelsFolded + " CROSS JOIN " + usageevent.Table + " AS e WHERE " + tailOfModel,
-		// PostgreSQL takes a third of all events for the tail, and would read all of them. OFFSET has it read a model
-		// at a time, by the index.
-		dialect.Postgres: eventColumns + ModelsFolded + " CROSS JOIN LATERAL (SELECT * FROM " + usageevent.Table +
-			" AS e WHERE " + tailOfModel + " OFFSET 0) AS e WHERE true",
-	}
 )
 
 // ReadEvents calls each for up to limit events between two ids, in their order: of one model, or of all models if model
@@ -175,12 +166,25 @@ func ReadEvents(
 	return scanEvents(ctx, tx, query, args, each)
 }
 
+// Tail returns the FROM and WHERE of a query for the events e that are not folded, with their models m. More are further
+// conditions on e, such as " AND e.id < $1".
+func Tail(engine, more string) string {
+	of := " WHERE e.model_id = m.id AND e.id > " + FoldedTo + more
+	if engine == dialect.Postgres {
+		// It takes a third of all events for the tail, and would read all of them. OFFSET has it read a model at a time,
+		// by the index.
+		return ModelsFolded + " CROSS JOIN LATERAL (SELECT * FROM " + usageevent.Table + " AS e" + of +
+			" OFFSET 0) AS e WHERE true"
+	}
+	return ModelsFolded + " CROSS JOIN " + usageevent.Table + " AS e" + of // the left side is read first: the models
+}
+
 // ReadTail calls each for the events between two ids that are not folded, of the models that a query selects.
 func ReadTail(
 	ctx context.Context, tx bulk.Querier, engine string, q Query, from, before uuid.UUID,
 	each func(Event, error) error,
 ) error {
-	query, args := readTailOfAll[engine], []any{from, before}
+	query, args := eventColumns+Tail(engine, " AND e.id >= $1 AND e.id < $2"), []any{from, before}
 	for _, c := range q.models() {
 		args = append(args, c.id)
 		query += fmt.Sprintf(" AND %s $%d", c.column, len(args))
