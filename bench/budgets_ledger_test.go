@@ -30,8 +30,8 @@ type spentLedger struct {
 	month registry.Window // begins then
 }
 
-// newSpentLedger makes one, or finds the one of an earlier run. SQL writes it: events, sums of days by key and by
-// value, and sums of quarters by value for the two days at each end: a budget reads no others.
+// newSpentLedger makes one, or finds the one of an earlier run. SQL writes it: events, sums of days by key, by value
+// and by consumer, and sums of quarters by value for the two days at each end: a budget reads no others.
 func newSpentLedger(b *testing.B, engine string) spentLedger {
 	b.Helper()
 	end := utc.StartOfDay(time.Now()).AddDate(0, 0, 2) // tomorrow the month is still the present one
@@ -182,10 +182,14 @@ func (f filler) sums() {
 	perDay := int64(utc.Day / f.step)
 	for day := range days {
 		s := fmt.Sprint(f.begin.Add(time.Duration(day)*utc.Day).UnixMicro(), " AS s")
+		q := max(1, perDay/spentModels/benchUsers)
 		f.insertSums("usage_by_value", "value_id, model_id, price_id", "value, model, price", fmt.Sprintf(
 			"SELECT %s, w.n * %d + u.n AS n, u.id AS value, model, price FROM routes AS w CROSS JOIN users AS u"+
 				" WHERE w.n < %d ORDER BY 2", s, benchUsers, spentModels),
-			utc.Day, max(1, perDay/spentModels/benchUsers))
+			utc.Day, q)
+		f.exec(fmt.Sprintf("INSERT INTO consumer_days (id, consumer_id, day, requests, tokens, cost)"+
+			" SELECT %s, id, %s, %d, %d, %d FROM (SELECT %s, n, id FROM users) AS v",
+			f.id("s", "n"), f.at("s"), q*spentModels, 1450*q*spentModels, 1_500_000*q*spentModels, s))
 		f.insertSums("usage_tracking", "api_key_id, model_id, price_id", "api_key, model, price",
 			"SELECT "+s+", n, api_key, model, price FROM routes", utc.Day, max(1, perDay/spentRoutes))
 		f.insertSums("usage_totals", "model_id", "model", fmt.Sprintf(

@@ -24,6 +24,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
@@ -74,6 +75,8 @@ type Client struct {
 	BudgetWindow *BudgetWindowClient
 	// Consumer is the client for interacting with the Consumer builders.
 	Consumer *ConsumerClient
+	// ConsumerDay is the client for interacting with the ConsumerDay builders.
+	ConsumerDay *ConsumerDayClient
 	// DataKey is the client for interacting with the DataKey builders.
 	DataKey *DataKeyClient
 	// Dimension is the client for interacting with the Dimension builders.
@@ -143,6 +146,7 @@ func (c *Client) init() {
 	c.BudgetGrant = NewBudgetGrantClient(c.config)
 	c.BudgetWindow = NewBudgetWindowClient(c.config)
 	c.Consumer = NewConsumerClient(c.config)
+	c.ConsumerDay = NewConsumerDayClient(c.config)
 	c.DataKey = NewDataKeyClient(c.config)
 	c.Dimension = NewDimensionClient(c.config)
 	c.DimensionValue = NewDimensionValueClient(c.config)
@@ -271,6 +275,7 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		BudgetGrant:         NewBudgetGrantClient(cfg),
 		BudgetWindow:        NewBudgetWindowClient(cfg),
 		Consumer:            NewConsumerClient(cfg),
+		ConsumerDay:         NewConsumerDayClient(cfg),
 		DataKey:             NewDataKeyClient(cfg),
 		Dimension:           NewDimensionClient(cfg),
 		DimensionValue:      NewDimensionValueClient(cfg),
@@ -323,6 +328,7 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		BudgetGrant:         NewBudgetGrantClient(cfg),
 		BudgetWindow:        NewBudgetWindowClient(cfg),
 		Consumer:            NewConsumerClient(cfg),
+		ConsumerDay:         NewConsumerDayClient(cfg),
 		DataKey:             NewDataKeyClient(cfg),
 		Dimension:           NewDimensionClient(cfg),
 		DimensionValue:      NewDimensionValueClient(cfg),
@@ -378,12 +384,12 @@ func (c *Client) Close() error {
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
 		c.APIKey, c.AccessKey, c.AuditEntry, c.Budget, c.BudgetCrossing, c.BudgetGrant,
-		c.BudgetWindow, c.Consumer, c.DataKey, c.Dimension, c.DimensionValue,
-		c.DiscoveryLog, c.ExpiredLease, c.Installation, c.KeyLease, c.Model,
-		c.ModelFamily, c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup,
-		c.SDKVersion, c.Setting, c.Usage, c.UsageByValue, c.UsageByValueQuarter,
-		c.UsageEvent, c.UsageFold, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
-		c.UsageTotalQuarter,
+		c.BudgetWindow, c.Consumer, c.ConsumerDay, c.DataKey, c.Dimension,
+		c.DimensionValue, c.DiscoveryLog, c.ExpiredLease, c.Installation, c.KeyLease,
+		c.Model, c.ModelFamily, c.PolicyVersion, c.PoolState, c.Price, c.Provider,
+		c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageByValue,
+		c.UsageByValueQuarter, c.UsageEvent, c.UsageFold, c.UsageHorizon,
+		c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
 	} {
 		n.Use(hooks...)
 	}
@@ -394,12 +400,12 @@ func (c *Client) Use(hooks ...Hook) {
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
 		c.APIKey, c.AccessKey, c.AuditEntry, c.Budget, c.BudgetCrossing, c.BudgetGrant,
-		c.BudgetWindow, c.Consumer, c.DataKey, c.Dimension, c.DimensionValue,
-		c.DiscoveryLog, c.ExpiredLease, c.Installation, c.KeyLease, c.Model,
-		c.ModelFamily, c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup,
-		c.SDKVersion, c.Setting, c.Usage, c.UsageByValue, c.UsageByValueQuarter,
-		c.UsageEvent, c.UsageFold, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
-		c.UsageTotalQuarter,
+		c.BudgetWindow, c.Consumer, c.ConsumerDay, c.DataKey, c.Dimension,
+		c.DimensionValue, c.DiscoveryLog, c.ExpiredLease, c.Installation, c.KeyLease,
+		c.Model, c.ModelFamily, c.PolicyVersion, c.PoolState, c.Price, c.Provider,
+		c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageByValue,
+		c.UsageByValueQuarter, c.UsageEvent, c.UsageFold, c.UsageHorizon,
+		c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -424,6 +430,8 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.BudgetWindow.mutate(ctx, m)
 	case *ConsumerMutation:
 		return c.Consumer.mutate(ctx, m)
+	case *ConsumerDayMutation:
+		return c.ConsumerDay.mutate(ctx, m)
 	case *DataKeyMutation:
 		return c.DataKey.mutate(ctx, m)
 	case *DimensionMutation:
@@ -1982,6 +1990,22 @@ func (c *ConsumerClient) QueryUsageEvents(_m *Consumer) *UsageEventQuery {
 	return query
 }
 
+// QueryDays queries the days edge of a Consumer.
+func (c *ConsumerClient) QueryDays(_m *Consumer) *ConsumerDayQuery {
+	query := (&ConsumerDayClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(consumerday.Table, consumerday.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.DaysTable, consumer.DaysColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QueryBudgets queries the budgets edge of a Consumer.
 func (c *ConsumerClient) QueryBudgets(_m *Consumer) *BudgetQuery {
 	query := (&BudgetClient{config: c.config}).Query()
@@ -2068,6 +2092,155 @@ func (c *ConsumerClient) mutate(ctx context.Context, m *ConsumerMutation) (Value
 		return (&ConsumerDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
 	default:
 		return nil, fmt.Errorf("ent: unknown Consumer mutation op: %q", m.Op())
+	}
+}
+
+// ConsumerDayClient is a client for the ConsumerDay schema.
+type ConsumerDayClient struct {
+	config
+}
+
+// NewConsumerDayClient returns a client for the ConsumerDay from the given config.
+func NewConsumerDayClient(c config) *ConsumerDayClient {
+	return &ConsumerDayClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `consumerday.Hooks(f(g(h())))`.
+func (c *ConsumerDayClient) Use(hooks ...Hook) {
+	c.hooks.ConsumerDay = append(c.hooks.ConsumerDay, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `consumerday.Intercept(f(g(h())))`.
+func (c *ConsumerDayClient) Intercept(interceptors ...Interceptor) {
+	c.inters.ConsumerDay = append(c.inters.ConsumerDay, interceptors...)
+}
+
+// Create returns a builder for creating a ConsumerDay entity.
+func (c *ConsumerDayClient) Create() *ConsumerDayCreate {
+	mutation := newConsumerDayMutation(c.config, OpCreate)
+	return &ConsumerDayCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of ConsumerDay entities.
+func (c *ConsumerDayClient) CreateBulk(builders ...*ConsumerDayCreate) *ConsumerDayCreateBulk {
+	return &ConsumerDayCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *ConsumerDayClient) MapCreateBulk(slice any, setFunc func(*ConsumerDayCreate, int)) *ConsumerDayCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &ConsumerDayCreateBulk{err: fmt.Errorf("calling to ConsumerDayClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*ConsumerDayCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &ConsumerDayCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for ConsumerDay.
+func (c *ConsumerDayClient) Update() *ConsumerDayUpdate {
+	mutation := newConsumerDayMutation(c.config, OpUpdate)
+	return &ConsumerDayUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *ConsumerDayClient) UpdateOne(_m *ConsumerDay) *ConsumerDayUpdateOne {
+	mutation := newConsumerDayMutation(c.config, OpUpdateOne, withConsumerDay(_m))
+	return &ConsumerDayUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *ConsumerDayClient) UpdateOneID(id uuid.UUID) *ConsumerDayUpdateOne {
+	mutation := newConsumerDayMutation(c.config, OpUpdateOne, withConsumerDayID(id))
+	return &ConsumerDayUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for ConsumerDay.
+func (c *ConsumerDayClient) Delete() *ConsumerDayDelete {
+	mutation := newConsumerDayMutation(c.config, OpDelete)
+	return &ConsumerDayDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *ConsumerDayClient) DeleteOne(_m *ConsumerDay) *ConsumerDayDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *ConsumerDayClient) DeleteOneID(id uuid.UUID) *ConsumerDayDeleteOne {
+	builder := c.Delete().Where(consumerday.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &ConsumerDayDeleteOne{builder}
+}
+
+// Query returns a query builder for ConsumerDay.
+func (c *ConsumerDayClient) Query() *ConsumerDayQuery {
+	return &ConsumerDayQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeConsumerDay},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a ConsumerDay entity by its id.
+func (c *ConsumerDayClient) Get(ctx context.Context, id uuid.UUID) (*ConsumerDay, error) {
+	return c.Query().Where(consumerday.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *ConsumerDayClient) GetX(ctx context.Context, id uuid.UUID) *ConsumerDay {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryConsumer queries the consumer edge of a ConsumerDay.
+func (c *ConsumerDayClient) QueryConsumer(_m *ConsumerDay) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumerday.Table, consumerday.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, consumerday.ConsumerTable, consumerday.ConsumerColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *ConsumerDayClient) Hooks() []Hook {
+	return c.hooks.ConsumerDay
+}
+
+// Interceptors returns the client interceptors.
+func (c *ConsumerDayClient) Interceptors() []Interceptor {
+	return c.inters.ConsumerDay
+}
+
+func (c *ConsumerDayClient) mutate(ctx context.Context, m *ConsumerDayMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&ConsumerDayCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&ConsumerDayUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&ConsumerDayUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&ConsumerDayDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown ConsumerDay mutation op: %q", m.Op())
 	}
 }
 
@@ -6440,18 +6613,18 @@ func (c *UsageTotalQuarterClient) mutate(ctx context.Context, m *UsageTotalQuart
 type (
 	hooks struct {
 		APIKey, AccessKey, AuditEntry, Budget, BudgetCrossing, BudgetGrant,
-		BudgetWindow, Consumer, DataKey, Dimension, DimensionValue, DiscoveryLog,
-		ExpiredLease, Installation, KeyLease, Model, ModelFamily, PolicyVersion,
-		PoolState, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
-		UsageByValue, UsageByValueQuarter, UsageEvent, UsageFold, UsageHorizon,
+		BudgetWindow, Consumer, ConsumerDay, DataKey, Dimension, DimensionValue,
+		DiscoveryLog, ExpiredLease, Installation, KeyLease, Model, ModelFamily,
+		PolicyVersion, PoolState, Price, Provider, QuotaGroup, SDKVersion, Setting,
+		Usage, UsageByValue, UsageByValueQuarter, UsageEvent, UsageFold, UsageHorizon,
 		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Hook
 	}
 	inters struct {
 		APIKey, AccessKey, AuditEntry, Budget, BudgetCrossing, BudgetGrant,
-		BudgetWindow, Consumer, DataKey, Dimension, DimensionValue, DiscoveryLog,
-		ExpiredLease, Installation, KeyLease, Model, ModelFamily, PolicyVersion,
-		PoolState, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
-		UsageByValue, UsageByValueQuarter, UsageEvent, UsageFold, UsageHorizon,
+		BudgetWindow, Consumer, ConsumerDay, DataKey, Dimension, DimensionValue,
+		DiscoveryLog, ExpiredLease, Installation, KeyLease, Model, ModelFamily,
+		PolicyVersion, PoolState, Price, Provider, QuotaGroup, SDKVersion, Setting,
+		Usage, UsageByValue, UsageByValueQuarter, UsageEvent, UsageFold, UsageHorizon,
 		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Interceptor
 	}
 )

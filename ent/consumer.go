@@ -58,6 +58,8 @@ type ConsumerEdges struct {
 	Leases []*KeyLease `json:"leases,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
+	// Days holds the value of the days edge.
+	Days []*ConsumerDay `json:"days,omitempty"`
 	// Budgets holds the value of the budgets edge.
 	Budgets []*Budget `json:"budgets,omitempty"`
 	// Grants holds the value of the grants edge.
@@ -68,7 +70,7 @@ type ConsumerEdges struct {
 	BudgetCrossings []*BudgetCrossing `json:"budget_crossings,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [9]bool
+	loadedTypes [10]bool
 }
 
 // ParentOrErr returns the Parent value or an error if the edge
@@ -118,10 +120,19 @@ func (e ConsumerEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
 	return nil, &NotLoadedError{edge: "usage_events"}
 }
 
+// DaysOrErr returns the Days value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) DaysOrErr() ([]*ConsumerDay, error) {
+	if e.loadedTypes[5] {
+		return e.Days, nil
+	}
+	return nil, &NotLoadedError{edge: "days"}
+}
+
 // BudgetsOrErr returns the Budgets value or an error if the edge
 // was not loaded in eager-loading.
 func (e ConsumerEdges) BudgetsOrErr() ([]*Budget, error) {
-	if e.loadedTypes[5] {
+	if e.loadedTypes[6] {
 		return e.Budgets, nil
 	}
 	return nil, &NotLoadedError{edge: "budgets"}
@@ -130,7 +141,7 @@ func (e ConsumerEdges) BudgetsOrErr() ([]*Budget, error) {
 // GrantsOrErr returns the Grants value or an error if the edge
 // was not loaded in eager-loading.
 func (e ConsumerEdges) GrantsOrErr() ([]*BudgetGrant, error) {
-	if e.loadedTypes[6] {
+	if e.loadedTypes[7] {
 		return e.Grants, nil
 	}
 	return nil, &NotLoadedError{edge: "grants"}
@@ -139,7 +150,7 @@ func (e ConsumerEdges) GrantsOrErr() ([]*BudgetGrant, error) {
 // BudgetWindowsOrErr returns the BudgetWindows value or an error if the edge
 // was not loaded in eager-loading.
 func (e ConsumerEdges) BudgetWindowsOrErr() ([]*BudgetWindow, error) {
-	if e.loadedTypes[7] {
+	if e.loadedTypes[8] {
 		return e.BudgetWindows, nil
 	}
 	return nil, &NotLoadedError{edge: "budget_windows"}
@@ -148,7 +159,7 @@ func (e ConsumerEdges) BudgetWindowsOrErr() ([]*BudgetWindow, error) {
 // BudgetCrossingsOrErr returns the BudgetCrossings value or an error if the edge
 // was not loaded in eager-loading.
 func (e ConsumerEdges) BudgetCrossingsOrErr() ([]*BudgetCrossing, error) {
-	if e.loadedTypes[8] {
+	if e.loadedTypes[9] {
 		return e.BudgetCrossings, nil
 	}
 	return nil, &NotLoadedError{edge: "budget_crossings"}
@@ -293,6 +304,11 @@ func (_m *Consumer) QueryLeases() *KeyLeaseQuery {
 // QueryUsageEvents queries the "usage_events" edge of the Consumer entity.
 func (_m *Consumer) QueryUsageEvents() *UsageEventQuery {
 	return NewConsumerClient(_m.config).QueryUsageEvents(_m)
+}
+
+// QueryDays queries the "days" edge of the Consumer entity.
+func (_m *Consumer) QueryDays() *ConsumerDayQuery {
+	return NewConsumerClient(_m.config).QueryDays(_m)
 }
 
 // QueryBudgets queries the "budgets" edge of the Consumer entity.

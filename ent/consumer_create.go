@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
@@ -225,6 +226,21 @@ func (_c *ConsumerCreate) AddUsageEvents(v ...*UsageEvent) *ConsumerCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddUsageEventIDs(ids...)
+}
+
+// AddDayIDs adds the "days" edge to the ConsumerDay entity by IDs.
+func (_c *ConsumerCreate) AddDayIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddDayIDs(ids...)
+	return _c
+}
+
+// AddDays adds the "days" edges to the ConsumerDay entity.
+func (_c *ConsumerCreate) AddDays(v ...*ConsumerDay) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddDayIDs(ids...)
 }
 
 // AddBudgetIDs adds the "budgets" edge to the Budget entity by IDs.
@@ -530,6 +546,22 @@ func (_c *ConsumerCreate) createSpec() (*Consumer, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.DaysIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
@@ -36,6 +37,7 @@ type ConsumerQuery struct {
 	withAccessKeys      *AccessKeyQuery
 	withLeases          *KeyLeaseQuery
 	withUsageEvents     *UsageEventQuery
+	withDays            *ConsumerDayQuery
 	withBudgets         *BudgetQuery
 	withGrants          *BudgetGrantQuery
 	withBudgetWindows   *BudgetWindowQuery
@@ -180,6 +182,28 @@ func (_q *ConsumerQuery) QueryUsageEvents() *UsageEventQuery {
 			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
 			sqlgraph.To(usageevent.Table, usageevent.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, consumer.UsageEventsTable, consumer.UsageEventsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryDays chains the current query on the "days" edge.
+func (_q *ConsumerQuery) QueryDays() *ConsumerDayQuery {
+	query := (&ConsumerDayClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(consumerday.Table, consumerday.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.DaysTable, consumer.DaysColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -472,6 +496,7 @@ func (_q *ConsumerQuery) Clone() *ConsumerQuery {
 		withAccessKeys:      _q.withAccessKeys.Clone(),
 		withLeases:          _q.withLeases.Clone(),
 		withUsageEvents:     _q.withUsageEvents.Clone(),
+		withDays:            _q.withDays.Clone(),
 		withBudgets:         _q.withBudgets.Clone(),
 		withGrants:          _q.withGrants.Clone(),
 		withBudgetWindows:   _q.withBudgetWindows.Clone(),
@@ -535,6 +560,17 @@ func (_q *ConsumerQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *Consum
 		opt(query)
 	}
 	_q.withUsageEvents = query
+	return _q
+}
+
+// WithDays tells the query-builder to eager-load the nodes that are connected to
+// the "days" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithDays(opts ...func(*ConsumerDayQuery)) *ConsumerQuery {
+	query := (&ConsumerDayClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withDays = query
 	return _q
 }
 
@@ -660,12 +696,13 @@ func (_q *ConsumerQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Con
 	var (
 		nodes       = []*Consumer{}
 		_spec       = _q.querySpec()
-		loadedTypes = [9]bool{
+		loadedTypes = [10]bool{
 			_q.withParent != nil,
 			_q.withChildren != nil,
 			_q.withAccessKeys != nil,
 			_q.withLeases != nil,
 			_q.withUsageEvents != nil,
+			_q.withDays != nil,
 			_q.withBudgets != nil,
 			_q.withGrants != nil,
 			_q.withBudgetWindows != nil,
@@ -724,6 +761,13 @@ func (_q *ConsumerQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Con
 		if err := _q.loadUsageEvents(ctx, query, nodes,
 			func(n *Consumer) { n.Edges.UsageEvents = []*UsageEvent{} },
 			func(n *Consumer, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withDays; query != nil {
+		if err := _q.loadDays(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.Days = []*ConsumerDay{} },
+			func(n *Consumer, e *ConsumerDay) { n.Edges.Days = append(n.Edges.Days, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -914,6 +958,36 @@ func (_q *ConsumerQuery) loadUsageEvents(ctx context.Context, query *UsageEventQ
 		node, ok := nodeids[*fk]
 		if !ok {
 			return fmt.Errorf(`unexpected referenced foreign-key "consumer_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadDays(ctx context.Context, query *ConsumerDayQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *ConsumerDay)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(consumerday.FieldConsumerID)
+	}
+	query.Where(predicate.ConsumerDay(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.DaysColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ConsumerID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "consumer_id" returned %v for node %v`, fk, n.ID)
 		}
 		assign(node, n)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
@@ -244,6 +245,21 @@ func (_u *ConsumerUpdate) AddUsageEvents(v ...*UsageEvent) *ConsumerUpdate {
 	return _u.AddUsageEventIDs(ids...)
 }
 
+// AddDayIDs adds the "days" edge to the ConsumerDay entity by IDs.
+func (_u *ConsumerUpdate) AddDayIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddDayIDs(ids...)
+	return _u
+}
+
+// AddDays adds the "days" edges to the ConsumerDay entity.
+func (_u *ConsumerUpdate) AddDays(v ...*ConsumerDay) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddDayIDs(ids...)
+}
+
 // AddBudgetIDs adds the "budgets" edge to the Budget entity by IDs.
 func (_u *ConsumerUpdate) AddBudgetIDs(ids ...uuid.UUID) *ConsumerUpdate {
 	_u.mutation.AddBudgetIDs(ids...)
@@ -397,6 +413,27 @@ func (_u *ConsumerUpdate) RemoveUsageEvents(v ...*UsageEvent) *ConsumerUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearDays clears all "days" edges to the ConsumerDay entity.
+func (_u *ConsumerUpdate) ClearDays() *ConsumerUpdate {
+	_u.mutation.ClearDays()
+	return _u
+}
+
+// RemoveDayIDs removes the "days" edge to ConsumerDay entities by IDs.
+func (_u *ConsumerUpdate) RemoveDayIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveDayIDs(ids...)
+	return _u
+}
+
+// RemoveDays removes "days" edges to ConsumerDay entities.
+func (_u *ConsumerUpdate) RemoveDays(v ...*ConsumerDay) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveDayIDs(ids...)
 }
 
 // ClearBudgets clears all "budgets" edges to the Budget entity.
@@ -802,6 +839,51 @@ func (_u *ConsumerUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.DaysCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedDaysIDs(); len(nodes) > 0 && !_u.mutation.DaysCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.DaysIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -1216,6 +1298,21 @@ func (_u *ConsumerUpdateOne) AddUsageEvents(v ...*UsageEvent) *ConsumerUpdateOne
 	return _u.AddUsageEventIDs(ids...)
 }
 
+// AddDayIDs adds the "days" edge to the ConsumerDay entity by IDs.
+func (_u *ConsumerUpdateOne) AddDayIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddDayIDs(ids...)
+	return _u
+}
+
+// AddDays adds the "days" edges to the ConsumerDay entity.
+func (_u *ConsumerUpdateOne) AddDays(v ...*ConsumerDay) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddDayIDs(ids...)
+}
+
 // AddBudgetIDs adds the "budgets" edge to the Budget entity by IDs.
 func (_u *ConsumerUpdateOne) AddBudgetIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
 	_u.mutation.AddBudgetIDs(ids...)
@@ -1369,6 +1466,27 @@ func (_u *ConsumerUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *ConsumerUpdate
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearDays clears all "days" edges to the ConsumerDay entity.
+func (_u *ConsumerUpdateOne) ClearDays() *ConsumerUpdateOne {
+	_u.mutation.ClearDays()
+	return _u
+}
+
+// RemoveDayIDs removes the "days" edge to ConsumerDay entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveDayIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveDayIDs(ids...)
+	return _u
+}
+
+// RemoveDays removes "days" edges to ConsumerDay entities.
+func (_u *ConsumerUpdateOne) RemoveDays(v ...*ConsumerDay) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveDayIDs(ids...)
 }
 
 // ClearBudgets clears all "budgets" edges to the Budget entity.
@@ -1804,6 +1922,51 @@ func (_u *ConsumerUpdateOne) sqlSave(ctx context.Context) (_node *Consumer, err 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.DaysCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedDaysIDs(); len(nodes) > 0 && !_u.mutation.DaysCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.DaysIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.DaysTable,
+			Columns: []string{consumer.DaysColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumerday.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
@@ -113,6 +114,7 @@ func checkColumn(t, c string) error {
 			budgetgrant.Table:         budgetgrant.ValidColumn,
 			budgetwindow.Table:        budgetwindow.ValidColumn,
 			consumer.Table:            consumer.ValidColumn,
+			consumerday.Table:         consumerday.ValidColumn,
 			datakey.Table:             datakey.ValidColumn,
 			dimension.Table:           dimension.ValidColumn,
 			dimensionvalue.Table:      dimensionvalue.ValidColumn,

@@ -21,6 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
@@ -68,6 +69,7 @@ const (
 	TypeBudgetGrant         = "BudgetGrant"
 	TypeBudgetWindow        = "BudgetWindow"
 	TypeConsumer            = "Consumer"
+	TypeConsumerDay         = "ConsumerDay"
 	TypeDataKey             = "DataKey"
 	TypeDimension           = "Dimension"
 	TypeDimensionValue      = "DimensionValue"
@@ -11540,6 +11542,9 @@ type ConsumerMutation struct {
 	usage_events            map[uuid.UUID]struct{}
 	removedusage_events     map[uuid.UUID]struct{}
 	clearedusage_events     bool
+	days                    map[uuid.UUID]struct{}
+	removeddays             map[uuid.UUID]struct{}
+	cleareddays             bool
 	budgets                 map[uuid.UUID]struct{}
 	removedbudgets          map[uuid.UUID]struct{}
 	clearedbudgets          bool
@@ -12332,6 +12337,60 @@ func (m *ConsumerMutation) ResetUsageEvents() {
 	m.removedusage_events = nil
 }
 
+// AddDayIDs adds the "days" edge to the ConsumerDay entity by ids.
+func (m *ConsumerMutation) AddDayIDs(ids ...uuid.UUID) {
+	if m.days == nil {
+		m.days = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.days[ids[i]] = struct{}{}
+	}
+}
+
+// ClearDays clears the "days" edge to the ConsumerDay entity.
+func (m *ConsumerMutation) ClearDays() {
+	m.cleareddays = true
+}
+
+// DaysCleared reports if the "days" edge to the ConsumerDay entity was cleared.
+func (m *ConsumerMutation) DaysCleared() bool {
+	return m.cleareddays
+}
+
+// RemoveDayIDs removes the "days" edge to the ConsumerDay entity by IDs.
+func (m *ConsumerMutation) RemoveDayIDs(ids ...uuid.UUID) {
+	if m.removeddays == nil {
+		m.removeddays = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.days, ids[i])
+		m.removeddays[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedDays returns the removed IDs of the "days" edge to the ConsumerDay entity.
+func (m *ConsumerMutation) RemovedDaysIDs() (ids []uuid.UUID) {
+	for id := range m.removeddays {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// DaysIDs returns the "days" edge IDs in the mutation.
+func (m *ConsumerMutation) DaysIDs() (ids []uuid.UUID) {
+	for id := range m.days {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetDays resets all changes to the "days" edge.
+func (m *ConsumerMutation) ResetDays() {
+	m.days = nil
+	m.cleareddays = false
+	m.removeddays = nil
+}
+
 // AddBudgetIDs adds the "budgets" edge to the Budget entity by ids.
 func (m *ConsumerMutation) AddBudgetIDs(ids ...uuid.UUID) {
 	if m.budgets == nil {
@@ -12861,7 +12920,7 @@ func (m *ConsumerMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ConsumerMutation) AddedEdges() []string {
-	edges := make([]string, 0, 9)
+	edges := make([]string, 0, 10)
 	if m.parent != nil {
 		edges = append(edges, consumer.EdgeParent)
 	}
@@ -12876,6 +12935,9 @@ func (m *ConsumerMutation) AddedEdges() []string {
 	}
 	if m.usage_events != nil {
 		edges = append(edges, consumer.EdgeUsageEvents)
+	}
+	if m.days != nil {
+		edges = append(edges, consumer.EdgeDays)
 	}
 	if m.budgets != nil {
 		edges = append(edges, consumer.EdgeBudgets)
@@ -12924,6 +12986,12 @@ func (m *ConsumerMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case consumer.EdgeDays:
+		ids := make([]ent.Value, 0, len(m.days))
+		for id := range m.days {
+			ids = append(ids, id)
+		}
+		return ids
 	case consumer.EdgeBudgets:
 		ids := make([]ent.Value, 0, len(m.budgets))
 		for id := range m.budgets {
@@ -12954,7 +13022,7 @@ func (m *ConsumerMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ConsumerMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 9)
+	edges := make([]string, 0, 10)
 	if m.removedchildren != nil {
 		edges = append(edges, consumer.EdgeChildren)
 	}
@@ -12966,6 +13034,9 @@ func (m *ConsumerMutation) RemovedEdges() []string {
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, consumer.EdgeUsageEvents)
+	}
+	if m.removeddays != nil {
+		edges = append(edges, consumer.EdgeDays)
 	}
 	if m.removedbudgets != nil {
 		edges = append(edges, consumer.EdgeBudgets)
@@ -13010,6 +13081,12 @@ func (m *ConsumerMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case consumer.EdgeDays:
+		ids := make([]ent.Value, 0, len(m.removeddays))
+		for id := range m.removeddays {
+			ids = append(ids, id)
+		}
+		return ids
 	case consumer.EdgeBudgets:
 		ids := make([]ent.Value, 0, len(m.removedbudgets))
 		for id := range m.removedbudgets {
@@ -13040,7 +13117,7 @@ func (m *ConsumerMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ConsumerMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 9)
+	edges := make([]string, 0, 10)
 	if m.clearedparent {
 		edges = append(edges, consumer.EdgeParent)
 	}
@@ -13055,6 +13132,9 @@ func (m *ConsumerMutation) ClearedEdges() []string {
 	}
 	if m.clearedusage_events {
 		edges = append(edges, consumer.EdgeUsageEvents)
+	}
+	if m.cleareddays {
+		edges = append(edges, consumer.EdgeDays)
 	}
 	if m.clearedbudgets {
 		edges = append(edges, consumer.EdgeBudgets)
@@ -13085,6 +13165,8 @@ func (m *ConsumerMutation) EdgeCleared(name string) bool {
 		return m.clearedleases
 	case consumer.EdgeUsageEvents:
 		return m.clearedusage_events
+	case consumer.EdgeDays:
+		return m.cleareddays
 	case consumer.EdgeBudgets:
 		return m.clearedbudgets
 	case consumer.EdgeGrants:
@@ -13127,6 +13209,9 @@ func (m *ConsumerMutation) ResetEdge(name string) error {
 	case consumer.EdgeUsageEvents:
 		m.ResetUsageEvents()
 		return nil
+	case consumer.EdgeDays:
+		m.ResetDays()
+		return nil
 	case consumer.EdgeBudgets:
 		m.ResetBudgets()
 		return nil
@@ -13141,6 +13226,797 @@ func (m *ConsumerMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown Consumer edge %s", name)
+}
+
+// ConsumerDayMutation represents an operation that mutates the ConsumerDay nodes in the graph.
+type ConsumerDayMutation struct {
+	config
+	op                   Op
+	typ                  string
+	id                   *uuid.UUID
+	day                  *time.Time
+	requests             *int64
+	addrequests          *int64
+	tokens               *int64
+	addtokens            *int64
+	cost                 *money.USD
+	addcost              *money.USD
+	unpriced_requests    *int64
+	addunpriced_requests *int64
+	clearedFields        map[string]struct{}
+	consumer             *uuid.UUID
+	clearedconsumer      bool
+	done                 bool
+	oldValue             func(context.Context) (*ConsumerDay, error)
+	predicates           []predicate.ConsumerDay
+}
+
+var _ ent.Mutation = (*ConsumerDayMutation)(nil)
+
+// consumerdayOption allows management of the mutation configuration using functional options.
+type consumerdayOption func(*ConsumerDayMutation)
+
+// newConsumerDayMutation creates new mutation for the ConsumerDay entity.
+func newConsumerDayMutation(c config, op Op, opts ...consumerdayOption) *ConsumerDayMutation {
+	m := &ConsumerDayMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeConsumerDay,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withConsumerDayID sets the ID field of the mutation.
+func withConsumerDayID(id uuid.UUID) consumerdayOption {
+	return func(m *ConsumerDayMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *ConsumerDay
+		)
+		m.oldValue = func(ctx context.Context) (*ConsumerDay, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().ConsumerDay.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withConsumerDay sets the old ConsumerDay of the mutation.
+func withConsumerDay(node *ConsumerDay) consumerdayOption {
+	return func(m *ConsumerDayMutation) {
+		m.oldValue = func(context.Context) (*ConsumerDay, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m ConsumerDayMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m ConsumerDayMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of ConsumerDay entities.
+func (m *ConsumerDayMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *ConsumerDayMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *ConsumerDayMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().ConsumerDay.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetConsumerID sets the "consumer_id" field.
+func (m *ConsumerDayMutation) SetConsumerID(u uuid.UUID) {
+	m.consumer = &u
+}
+
+// ConsumerID returns the value of the "consumer_id" field in the mutation.
+func (m *ConsumerDayMutation) ConsumerID() (r uuid.UUID, exists bool) {
+	v := m.consumer
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConsumerID returns the old "consumer_id" field's value of the ConsumerDay entity.
+// If the ConsumerDay object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ConsumerDayMutation) OldConsumerID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConsumerID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConsumerID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConsumerID: %w", err)
+	}
+	return oldValue.ConsumerID, nil
+}
+
+// ResetConsumerID resets all changes to the "consumer_id" field.
+func (m *ConsumerDayMutation) ResetConsumerID() {
+	m.consumer = nil
+}
+
+// SetDay sets the "day" field.
+func (m *ConsumerDayMutation) SetDay(t time.Time) {
+	m.day = &t
+}
+
+// Day returns the value of the "day" field in the mutation.
+func (m *ConsumerDayMutation) Day() (r time.Time, exists bool) {
+	v := m.day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDay returns the old "day" field's value of the ConsumerDay entity.
+// If the ConsumerDay object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ConsumerDayMutation) OldDay(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDay: %w", err)
+	}
+	return oldValue.Day, nil
+}
+
+// ResetDay resets all changes to the "day" field.
+func (m *ConsumerDayMutation) ResetDay() {
+	m.day = nil
+}
+
+// SetRequests sets the "requests" field.
+func (m *ConsumerDayMutation) SetRequests(i int64) {
+	m.requests = &i
+	m.addrequests = nil
+}
+
+// Requests returns the value of the "requests" field in the mutation.
+func (m *ConsumerDayMutation) Requests() (r int64, exists bool) {
+	v := m.requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequests returns the old "requests" field's value of the ConsumerDay entity.
+// If the ConsumerDay object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ConsumerDayMutation) OldRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequests: %w", err)
+	}
+	return oldValue.Requests, nil
+}
+
+// AddRequests adds i to the "requests" field.
+func (m *ConsumerDayMutation) AddRequests(i int64) {
+	if m.addrequests != nil {
+		*m.addrequests += i
+	} else {
+		m.addrequests = &i
+	}
+}
+
+// AddedRequests returns the value that was added to the "requests" field in this mutation.
+func (m *ConsumerDayMutation) AddedRequests() (r int64, exists bool) {
+	v := m.addrequests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequests resets all changes to the "requests" field.
+func (m *ConsumerDayMutation) ResetRequests() {
+	m.requests = nil
+	m.addrequests = nil
+}
+
+// SetTokens sets the "tokens" field.
+func (m *ConsumerDayMutation) SetTokens(i int64) {
+	m.tokens = &i
+	m.addtokens = nil
+}
+
+// Tokens returns the value of the "tokens" field in the mutation.
+func (m *ConsumerDayMutation) Tokens() (r int64, exists bool) {
+	v := m.tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokens returns the old "tokens" field's value of the ConsumerDay entity.
+// If the ConsumerDay object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ConsumerDayMutation) OldTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokens: %w", err)
+	}
+	return oldValue.Tokens, nil
+}
+
+// AddTokens adds i to the "tokens" field.
+func (m *ConsumerDayMutation) AddTokens(i int64) {
+	if m.addtokens != nil {
+		*m.addtokens += i
+	} else {
+		m.addtokens = &i
+	}
+}
+
+// AddedTokens returns the value that was added to the "tokens" field in this mutation.
+func (m *ConsumerDayMutation) AddedTokens() (r int64, exists bool) {
+	v := m.addtokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokens resets all changes to the "tokens" field.
+func (m *ConsumerDayMutation) ResetTokens() {
+	m.tokens = nil
+	m.addtokens = nil
+}
+
+// SetCost sets the "cost" field.
+func (m *ConsumerDayMutation) SetCost(value money.USD) {
+	m.cost = &value
+	m.addcost = nil
+}
+
+// Cost returns the value of the "cost" field in the mutation.
+func (m *ConsumerDayMutation) Cost() (r money.USD, exists bool) {
+	v := m.cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCost returns the old "cost" field's value of the ConsumerDay entity.
+// If the ConsumerDay object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ConsumerDayMutation) OldCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCost: %w", err)
+	}
+	return oldValue.Cost, nil
+}
+
+// AddCost adds value to the "cost" field.
+func (m *ConsumerDayMutation) AddCost(value money.USD) {
+	if m.addcost != nil {
+		*m.addcost += value
+	} else {
+		m.addcost = &value
+	}
+}
+
+// AddedCost returns the value that was added to the "cost" field in this mutation.
+func (m *ConsumerDayMutation) AddedCost() (r money.USD, exists bool) {
+	v := m.addcost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCost resets all changes to the "cost" field.
+func (m *ConsumerDayMutation) ResetCost() {
+	m.cost = nil
+	m.addcost = nil
+}
+
+// SetUnpricedRequests sets the "unpriced_requests" field.
+func (m *ConsumerDayMutation) SetUnpricedRequests(i int64) {
+	m.unpriced_requests = &i
+	m.addunpriced_requests = nil
+}
+
+// UnpricedRequests returns the value of the "unpriced_requests" field in the mutation.
+func (m *ConsumerDayMutation) UnpricedRequests() (r int64, exists bool) {
+	v := m.unpriced_requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedRequests returns the old "unpriced_requests" field's value of the ConsumerDay entity.
+// If the ConsumerDay object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ConsumerDayMutation) OldUnpricedRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedRequests: %w", err)
+	}
+	return oldValue.UnpricedRequests, nil
+}
+
+// AddUnpricedRequests adds i to the "unpriced_requests" field.
+func (m *ConsumerDayMutation) AddUnpricedRequests(i int64) {
+	if m.addunpriced_requests != nil {
+		*m.addunpriced_requests += i
+	} else {
+		m.addunpriced_requests = &i
+	}
+}
+
+// AddedUnpricedRequests returns the value that was added to the "unpriced_requests" field in this mutation.
+func (m *ConsumerDayMutation) AddedUnpricedRequests() (r int64, exists bool) {
+	v := m.addunpriced_requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedRequests resets all changes to the "unpriced_requests" field.
+func (m *ConsumerDayMutation) ResetUnpricedRequests() {
+	m.unpriced_requests = nil
+	m.addunpriced_requests = nil
+}
+
+// ClearConsumer clears the "consumer" edge to the Consumer entity.
+func (m *ConsumerDayMutation) ClearConsumer() {
+	m.clearedconsumer = true
+	m.clearedFields[consumerday.FieldConsumerID] = struct{}{}
+}
+
+// ConsumerCleared reports if the "consumer" edge to the Consumer entity was cleared.
+func (m *ConsumerDayMutation) ConsumerCleared() bool {
+	return m.clearedconsumer
+}
+
+// ConsumerIDs returns the "consumer" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ConsumerID instead. It exists only for internal usage by the builders.
+func (m *ConsumerDayMutation) ConsumerIDs() (ids []uuid.UUID) {
+	if id := m.consumer; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetConsumer resets all changes to the "consumer" edge.
+func (m *ConsumerDayMutation) ResetConsumer() {
+	m.consumer = nil
+	m.clearedconsumer = false
+}
+
+// Where appends a list predicates to the ConsumerDayMutation builder.
+func (m *ConsumerDayMutation) Where(ps ...predicate.ConsumerDay) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the ConsumerDayMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *ConsumerDayMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.ConsumerDay, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *ConsumerDayMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *ConsumerDayMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (ConsumerDay).
+func (m *ConsumerDayMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *ConsumerDayMutation) Fields() []string {
+	fields := make([]string, 0, 6)
+	if m.consumer != nil {
+		fields = append(fields, consumerday.FieldConsumerID)
+	}
+	if m.day != nil {
+		fields = append(fields, consumerday.FieldDay)
+	}
+	if m.requests != nil {
+		fields = append(fields, consumerday.FieldRequests)
+	}
+	if m.tokens != nil {
+		fields = append(fields, consumerday.FieldTokens)
+	}
+	if m.cost != nil {
+		fields = append(fields, consumerday.FieldCost)
+	}
+	if m.unpriced_requests != nil {
+		fields = append(fields, consumerday.FieldUnpricedRequests)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *ConsumerDayMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case consumerday.FieldConsumerID:
+		return m.ConsumerID()
+	case consumerday.FieldDay:
+		return m.Day()
+	case consumerday.FieldRequests:
+		return m.Requests()
+	case consumerday.FieldTokens:
+		return m.Tokens()
+	case consumerday.FieldCost:
+		return m.Cost()
+	case consumerday.FieldUnpricedRequests:
+		return m.UnpricedRequests()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *ConsumerDayMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case consumerday.FieldConsumerID:
+		return m.OldConsumerID(ctx)
+	case consumerday.FieldDay:
+		return m.OldDay(ctx)
+	case consumerday.FieldRequests:
+		return m.OldRequests(ctx)
+	case consumerday.FieldTokens:
+		return m.OldTokens(ctx)
+	case consumerday.FieldCost:
+		return m.OldCost(ctx)
+	case consumerday.FieldUnpricedRequests:
+		return m.OldUnpricedRequests(ctx)
+	}
+	return nil, fmt.Errorf("unknown ConsumerDay field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *ConsumerDayMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case consumerday.FieldConsumerID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConsumerID(v)
+		return nil
+	case consumerday.FieldDay:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDay(v)
+		return nil
+	case consumerday.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequests(v)
+		return nil
+	case consumerday.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokens(v)
+		return nil
+	case consumerday.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCost(v)
+		return nil
+	case consumerday.FieldUnpricedRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedRequests(v)
+		return nil
+	}
+	return fmt.Errorf("unknown ConsumerDay field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *ConsumerDayMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequests != nil {
+		fields = append(fields, consumerday.FieldRequests)
+	}
+	if m.addtokens != nil {
+		fields = append(fields, consumerday.FieldTokens)
+	}
+	if m.addcost != nil {
+		fields = append(fields, consumerday.FieldCost)
+	}
+	if m.addunpriced_requests != nil {
+		fields = append(fields, consumerday.FieldUnpricedRequests)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *ConsumerDayMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case consumerday.FieldRequests:
+		return m.AddedRequests()
+	case consumerday.FieldTokens:
+		return m.AddedTokens()
+	case consumerday.FieldCost:
+		return m.AddedCost()
+	case consumerday.FieldUnpricedRequests:
+		return m.AddedUnpricedRequests()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *ConsumerDayMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case consumerday.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequests(v)
+		return nil
+	case consumerday.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokens(v)
+		return nil
+	case consumerday.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCost(v)
+		return nil
+	case consumerday.FieldUnpricedRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedRequests(v)
+		return nil
+	}
+	return fmt.Errorf("unknown ConsumerDay numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *ConsumerDayMutation) ClearedFields() []string {
+	return nil
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *ConsumerDayMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *ConsumerDayMutation) ClearField(name string) error {
+	return fmt.Errorf("unknown ConsumerDay nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *ConsumerDayMutation) ResetField(name string) error {
+	switch name {
+	case consumerday.FieldConsumerID:
+		m.ResetConsumerID()
+		return nil
+	case consumerday.FieldDay:
+		m.ResetDay()
+		return nil
+	case consumerday.FieldRequests:
+		m.ResetRequests()
+		return nil
+	case consumerday.FieldTokens:
+		m.ResetTokens()
+		return nil
+	case consumerday.FieldCost:
+		m.ResetCost()
+		return nil
+	case consumerday.FieldUnpricedRequests:
+		m.ResetUnpricedRequests()
+		return nil
+	}
+	return fmt.Errorf("unknown ConsumerDay field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *ConsumerDayMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.consumer != nil {
+		edges = append(edges, consumerday.EdgeConsumer)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *ConsumerDayMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case consumerday.EdgeConsumer:
+		if id := m.consumer; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *ConsumerDayMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *ConsumerDayMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *ConsumerDayMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedconsumer {
+		edges = append(edges, consumerday.EdgeConsumer)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *ConsumerDayMutation) EdgeCleared(name string) bool {
+	switch name {
+	case consumerday.EdgeConsumer:
+		return m.clearedconsumer
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *ConsumerDayMutation) ClearEdge(name string) error {
+	switch name {
+	case consumerday.EdgeConsumer:
+		m.ClearConsumer()
+		return nil
+	}
+	return fmt.Errorf("unknown ConsumerDay unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *ConsumerDayMutation) ResetEdge(name string) error {
+	switch name {
+	case consumerday.EdgeConsumer:
+		m.ResetConsumer()
+		return nil
+	}
+	return fmt.Errorf("unknown ConsumerDay edge %s", name)
 }
 
 // DataKeyMutation represents an operation that mutates the DataKey nodes in the graph.

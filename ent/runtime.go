@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
@@ -516,6 +517,39 @@ func init() {
 	consumerDescID := consumerMixinFields0[0].Descriptor()
 	// consumer.DefaultID holds the default value on creation for the id field.
 	consumer.DefaultID = consumerDescID.Default.(func() uuid.UUID)
+	consumerdayMixin := schema.ConsumerDay{}.Mixin()
+	consumerdayMixinFields0 := consumerdayMixin[0].Fields()
+	_ = consumerdayMixinFields0
+	consumerdayFields := schema.ConsumerDay{}.Fields()
+	_ = consumerdayFields
+	// consumerdayDescRequests is the schema descriptor for requests field.
+	consumerdayDescRequests := consumerdayFields[2].Descriptor()
+	// consumerday.DefaultRequests holds the default value on creation for the requests field.
+	consumerday.DefaultRequests = consumerdayDescRequests.Default.(int64)
+	// consumerday.RequestsValidator is a validator for the "requests" field. It is called by the builders before save.
+	consumerday.RequestsValidator = consumerdayDescRequests.Validators[0].(func(int64) error)
+	// consumerdayDescTokens is the schema descriptor for tokens field.
+	consumerdayDescTokens := consumerdayFields[3].Descriptor()
+	// consumerday.DefaultTokens holds the default value on creation for the tokens field.
+	consumerday.DefaultTokens = consumerdayDescTokens.Default.(int64)
+	// consumerday.TokensValidator is a validator for the "tokens" field. It is called by the builders before save.
+	consumerday.TokensValidator = consumerdayDescTokens.Validators[0].(func(int64) error)
+	// consumerdayDescCost is the schema descriptor for cost field.
+	consumerdayDescCost := consumerdayFields[4].Descriptor()
+	// consumerday.DefaultCost holds the default value on creation for the cost field.
+	consumerday.DefaultCost = money.USD(consumerdayDescCost.Default.(int64))
+	// consumerday.CostValidator is a validator for the "cost" field. It is called by the builders before save.
+	consumerday.CostValidator = consumerdayDescCost.Validators[0].(func(int64) error)
+	// consumerdayDescUnpricedRequests is the schema descriptor for unpriced_requests field.
+	consumerdayDescUnpricedRequests := consumerdayFields[5].Descriptor()
+	// consumerday.DefaultUnpricedRequests holds the default value on creation for the unpriced_requests field.
+	consumerday.DefaultUnpricedRequests = consumerdayDescUnpricedRequests.Default.(int64)
+	// consumerday.UnpricedRequestsValidator is a validator for the "unpriced_requests" field. It is called by the builders before save.
+	consumerday.UnpricedRequestsValidator = consumerdayDescUnpricedRequests.Validators[0].(func(int64) error)
+	// consumerdayDescID is the schema descriptor for id field.
+	consumerdayDescID := consumerdayMixinFields0[0].Descriptor()
+	// consumerday.DefaultID holds the default value on creation for the id field.
+	consumerday.DefaultID = consumerdayDescID.Default.(func() uuid.UUID)
 	datakeyMixin := schema.DataKey{}.Mixin()
 	datakeyMixinFields0 := datakeyMixin[0].Fields()
 	_ = datakeyMixinFields0

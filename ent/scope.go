@@ -44,6 +44,9 @@ func (m *BudgetWindowMutation) Scope() any { return m.scope }
 func (m *ConsumerMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
+func (m *ConsumerDayMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
 func (m *DataKeyMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.

@@ -30,6 +30,8 @@ type Tx struct {
 	BudgetWindow *BudgetWindowClient
 	// Consumer is the client for interacting with the Consumer builders.
 	Consumer *ConsumerClient
+	// ConsumerDay is the client for interacting with the ConsumerDay builders.
+	ConsumerDay *ConsumerDayClient
 	// DataKey is the client for interacting with the DataKey builders.
 	DataKey *DataKeyClient
 	// Dimension is the client for interacting with the Dimension builders.
@@ -219,6 +221,7 @@ func (tx *Tx) init() {
 	tx.BudgetGrant = NewBudgetGrantClient(tx.config)
 	tx.BudgetWindow = NewBudgetWindowClient(tx.config)
 	tx.Consumer = NewConsumerClient(tx.config)
+	tx.ConsumerDay = NewConsumerDayClient(tx.config)
 	tx.DataKey = NewDataKeyClient(tx.config)
 	tx.Dimension = NewDimensionClient(tx.config)
 	tx.DimensionValue = NewDimensionValueClient(tx.config)

@@ -373,7 +373,7 @@ func (test auditTest) run(t *testing.T, reg *registry.Registry, clock *registryt
 	}
 	follow(t, name, before, entries, rows(t, reg))
 	clearAllOf(t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "usage_by_value",
-		"usage_by_value_quarters", "providers", "settings")
+		"usage_by_value_quarters", "consumer_days", "providers", "settings")
 	require.NoError(t, reg.PurgeConsumer(ctx, th.org.ID))
 }
 

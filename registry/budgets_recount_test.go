@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -121,12 +122,19 @@ func testBudgetStartsFromSums(t *testing.T, e engine) {
 	from := first.AddDate(0, 0, 5)
 	require.Equal(t, from, late.CountsFrom.UTC())
 	r.counted(t, late, map[uuid.UUID]int64{r.org.ID: r.tokens(from, r.user, r.rival)})
-	day := r.budget(t, registry.BudgetInput{
-		Name: "day", Ceilings: ceilings, Window: registry.Window{Per: entbudget.PerDay, AnchorHour: 18},
-	})
-	from = r.clock.Now().Add(-6 * time.Hour)
-	require.Equal(t, from, day.CountsFrom.UTC())
-	r.counted(t, day, map[uuid.UUID]int64{r.org.ID: r.tokens(from, r.user, r.rival)})
+	for hour := 1; hour < 24; hour++ { // it is midnight: the window began yesterday
+		day := r.budget(t, registry.BudgetInput{
+			Name: fmt.Sprint("day from ", hour), Ceilings: ceilings,
+			Window: registry.Window{Per: entbudget.PerDay, AnchorHour: hour},
+		})
+		from = r.clock.Now().Add(time.Duration(hour-24) * time.Hour)
+		require.Equal(t, from, day.CountsFrom.UTC())
+		want := map[uuid.UUID]int64{}
+		if n := r.tokens(from, r.user, r.rival); n > 0 {
+			want[r.org.ID] = n
+		}
+		r.counted(t, day, want)
+	}
 
 	r.use(t, r.user, r.clock.Now(), 7)
 	r.counted(t, month, map[uuid.UUID]int64{r.org.ID: r.tokens(first, r.user, r.rival)})

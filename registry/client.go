@@ -103,6 +103,7 @@ var writers = map[string]string{
 
 	ent.TypeUsageByValueQuarter: "RecordUsage and RecordUsageBatch",
 	ent.TypeUsageFold:           "RecordUsage and RecordUsageBatch",
+	ent.TypeConsumerDay:         "RecordUsage and RecordUsageBatch",
 	ent.TypeDataKey:             "RotateKeyring",
 	ent.TypeInstallation:        "RotateKeyring, or rather by Open WithKeyring",
 }

@@ -91,7 +91,7 @@ func requireReadsOnly(ctx context.Context, t *testing.T, c *ent.Client) {
 			require.True(t, there, err.Error())
 		}
 	}
-	require.Equal(t, 33, entities)
+	require.Equal(t, 34, entities)
 }
 
 // TestClientBreaksNothing: what people do to Ent's clients by habit does nothing to the registry.

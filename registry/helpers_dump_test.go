@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/dimension"
 	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
@@ -73,6 +74,7 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.Dimension.Query().Order(dimension.ByID()).All(ctx))
 	add(c.DimensionValue.Query().Order(dimensionvalue.ByID()).All(ctx))
 	add(c.UsageByValue.Query().Order(usagebyvalue.ByID()).All(ctx))
+	add(c.ConsumerDay.Query().Order(consumerday.ByID()).All(ctx))
 	add(c.UsageByValueQuarter.Query().Order(usagebyvaluequarter.ByID()).All(ctx))
 	add(c.UsageFold.Query().Order(usagefold.ByID()).All(ctx))
 	add(c.UsageHorizon.Query().Order(usagehorizon.ByID()).All(ctx))

@@ -40,7 +40,7 @@ func TestRowsInJSON(t *testing.T) {
 		"budget_crossings": ent.BudgetCrossing{},
 		"dimensions":       ent.Dimension{}, "dimension_values": ent.DimensionValue{},
 		"usage_by_value": ent.UsageByValue{}, "usage_by_value_quarters": ent.UsageByValueQuarter{},
-		"usage_folds": ent.UsageFold{},
+		"usage_folds": ent.UsageFold{}, "consumer_days": ent.ConsumerDay{},
 	}
 	for _, table := range entmigrate.Tables {
 		require.Contains(t, slices.Collect(maps.Keys(rows)), table.Name, "a new table is to be listed above")

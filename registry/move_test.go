@@ -92,7 +92,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	for i := range 10 {
 		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
 	}
-	mustConsumer(t, reg, "first", uuid.Nil)                          // it makes the dimension of consumers
+	first := mustConsumer(t, reg, "first", uuid.Nil)                 // it makes the dimension of consumers
 	parent := uuid.MustParse("ffffffff-0000-7000-8000-000000000000") // above its child, whose id comes before
 	child := uuid.MustParse("00000000-0000-7000-8000-000000000000")
 	require.NoError(t, reg.Past().Consumer.Create().SetID(parent).SetName("org").SetPath(parent.String()).Exec(ctx))
@@ -112,6 +112,8 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	in := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ConsumerID: child, Tokens: meter.Tokens{InputTokens: 3}}
 	in.Tags = registry.Tags{"feature": {"chat"}}
 	require.NoError(t, reg.RecordUsage(ctx, in)) // it is added up at once: its model was not there yet
+	in.ConsumerID = first.ID
+	require.NoError(t, reg.RecordUsage(ctx, in))
 	require.NoError(t, reg.Past().UsageFold.Create().SetModelID(m.ID).SetFoldedTo(m.ID).Exec(ctx))
 	_, err = reg.AcquireKey(ctx, registry.AcquireInput{
 		ProviderID: p.ID, ModelID: m.ID, ConsumerID: parent, TTL: time.Hour, Exclude: []uuid.UUID{k.ID},
@@ -141,7 +143,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 32)
+	require.Len(t, there.Tables, 33)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
@@ -25,7 +26,7 @@ import (
 // RepairResult says what RepairLedger has done.
 type RepairResult struct {
 	// Quarters, Days, Totals, Values and Keys count the rows that were changed, written or removed. Totals are the
-	// periods of a model over all keys and prices, Values those of the values of dimensions.
+	// periods of a model over all keys and prices, Values those of the values of dimensions and of consumers.
 	Quarters, Days, Totals, Values, Keys int64
 	// Counters and Paths count the counters of budgets and the paths of consumers that were set.
 	Counters, Paths int64
@@ -40,6 +41,7 @@ type RepairResult struct {
 //   - days from quarters
 //   - totals from the periods of keys and prices
 //   - quarters of an hour of values from events, and their days from them
+//   - the days of consumers from those of values
 //   - the counters of keys from days and from what IncrementUsage has counted
 //   - the paths of consumers from their parents
 //   - the counters of budgets, in windows that have not ended, from the sums by consumer and the requests that are not
@@ -131,7 +133,7 @@ func (done *repair) leave(left ...proof.Difference) {
 	done.left.Add(left...)
 	for _, x := range left {
 		switch x.Table {
-		case usagebyvalue.Table, usagebyvaluequarter.Table, usageevent.Table:
+		case usagebyvalue.Table, usagebyvaluequarter.Table, consumerday.Table, usageevent.Table:
 			done.doubtful = done.doubtful || x.Kind != proof.WrongCost
 		}
 		switch {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -48,6 +49,13 @@ func TestRepairValues(t *testing.T) {
 			"a quarter is gone":  func() { past.UsageByValueQuarter.DeleteOneID(quarter.ID).ExecX(t.Context()) },
 			"a sum is wrong":     func() { past.UsageByValue.Update().AddRequestCount(1).ExecX(t.Context()) },
 			"a quarter is wrong": func() { past.UsageByValueQuarter.Update().AddInputTokens(1).ExecX(t.Context()) },
+
+			"a consumer's days are gone": func() { past.ConsumerDay.Delete().ExecX(t.Context()) },
+			"a consumer's cost is wrong": func() { past.ConsumerDay.Update().AddCost(1).ExecX(t.Context()) },
+			"a consumer's day is of a time without usage": func() {
+				past.ConsumerDay.Create().SetConsumerID(a.user.ID).SetDay(day.PeriodStart.AddDate(-1, 0, 0)).
+					SetRequests(1).ExecX(t.Context())
+			},
 		} {
 			damage()
 			report, err := a.reg.VerifyLedger(t.Context())
@@ -65,12 +73,19 @@ func TestRepairValues(t *testing.T) {
 		a.pruned(t, 24*time.Hour)
 		day = past.UsageByValue.Query().Where(usagebyvalue.PeriodStartGT(day.PeriodStart)).
 			Order(usagebyvalue.ByPeriodStart()).FirstX(t.Context()) // a day that the dimensions count as a whole
+		days := consumerDays(t, a.reg)
 		past.UsageByValue.DeleteOneID(day.ID).ExecX(t.Context())
 		repaired, err := a.reg.RepairLedger(t.Context())
 		require.NoError(t, err)
 		require.NotEmpty(t, repaired.Unrepaired)
 		require.Equal(t, registry.DifferenceWrongValues, repaired.Unrepaired[0].Kind)
+		require.Equal(t, days, consumerDays(t, a.reg), "the days of consumers may be right")
 	})
+}
+
+func consumerDays(t *testing.T, reg *registry.Registry) string {
+	t.Helper()
+	return fmt.Sprint(reg.Client().ConsumerDay.Query().Order(consumerday.ByID()).AllX(t.Context()))
 }
 
 // pruned removes events and quarters that are older than a time.

@@ -167,8 +167,9 @@ type repricing struct {
 	ledger.Horizons
 	prices map[uuid.UUID]*ent.Price // all prices of the model
 	book   *dimension.Book
-	folded uuid.UUID // the last event that is in the sums by value
-	moves            // of the step that is under way
+	folded uuid.UUID              // the last event that is in the sums by value
+	days   map[ledger.Period]bool // of consumers, in which usage was moved
+	moves                         // of the step that is under way
 }
 
 // add adds another result, such as that of a piece.

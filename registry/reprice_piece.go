@@ -82,7 +82,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	if p.report.End.IsZero() {
 		p.report.Start, p.report.End = p.at, p.Widen(p.end, utc.Ceil)
 	}
-	p.piece = RepriceResult{Start: p.at}
+	p.piece, p.days = RepriceResult{Start: p.at}, map[ledger.Period]bool{}
 	p.most = r.pieceRows
 	if r.inTx { // it cannot be continued
 		p.most = math.MaxInt
@@ -99,6 +99,9 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 		p.piece.End = p.report.End
 	}
 	if err := p.report.add(p.piece); err != nil || p.dry {
+		return err
+	}
+	if err := ledger.RecountDays(ctx, tx, r.db.Dialect(), p.days); err != nil {
 		return err
 	}
 	if p.piece.Requests > 0 {

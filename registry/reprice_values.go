@@ -27,12 +27,20 @@ func (p *repricing) moveInValues(e *ledger.Event, was ledger.Sums, to uuid.UUID,
 	}
 	for _, v := range values {
 		for _, of := range v.Periods(e.Quarter()) {
-			if err := p.shift(of, was, to, is); err != nil {
+			if err := p.shiftValue(of, was, to, is); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// shiftValue is shift for the period of a value. It notes which days of consumers change.
+func (p *repricing) shiftValue(of ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
+	if of.Grain == ledger.DayGrain {
+		p.days[ledger.ConsumerDay(of.Key, of.Start)] = true
+	}
+	return p.shift(of, was, to, is)
 }
 
 // valueRow is a period of a value that may be moved.
@@ -232,11 +240,11 @@ func (p *repricing) shiftRows(rows []valueRow, days bool) error {
 		if w.to == uuid.Nil {
 			continue
 		}
-		if err := p.shift(w.of, w.was, w.to, w.is); err != nil {
+		if err := p.shiftValue(w.of, w.was, w.to, w.is); err != nil {
 			return err
 		}
 		if days && w.of.Grain == ledger.QuarterGrain {
-			if err := p.shift(w.of.Day(), w.was, w.to, w.is); err != nil {
+			if err := p.shiftValue(w.of.Day(), w.was, w.to, w.is); err != nil {
 				return err
 			}
 		}

@@ -44,7 +44,7 @@ const (
 type Difference struct {
 	Kind DifferenceKind
 	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), the tables of their totals,
-	// or usage_by_value and its quarters; api_keys; budgets, budget_windows or consumers.
+	// or usage_by_value and its quarters; api_keys; budgets, budget_windows, consumers or consumer_days.
 	Table       string
 	EventID     uuid.UUID // in usage_events
 	ModelID     uuid.UUID
@@ -52,7 +52,7 @@ type Difference struct {
 	PriceID     uuid.UUID
 	ValueID     uuid.UUID // of a dimension
 	BudgetID    uuid.UUID
-	SubjectID   uuid.UUID // the consumer that a budget counts, or whose path is wrong
+	SubjectID   uuid.UUID // the consumer that a budget counts, or whose path or day is wrong
 	PeriodStart time.Time // or the beginning of a budget's window
 	Field       string    // the column; empty: the whole row
 	Want, Have  string    // of histograms the first 64 bytes, in hex
@@ -82,6 +82,7 @@ type LedgerReport struct {
 //   - Each total of a model is the sum over its keys and prices.
 //   - Each quarter of a value of a dimension is the sum of its events, as far as they are folded, and each of its days
 //     the sum of its quarters. The values of a dimension have what the keys have.
+//   - Each day of a consumer is the sum of its days by model and price.
 //   - Each event costs its tokens at the rates of its price, to the nano-dollar. A period without events does so within
 //     half a nano-dollar for each request.
 //   - Each row's digest matches the row.

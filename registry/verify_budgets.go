@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"strconv"
 
 	"github.com/google/uuid"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
-	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/proof"
 )
@@ -72,33 +70,13 @@ func (r *Registry) verifyBudgetsIn(ctx context.Context, client *ent.Client) (v v
 			v.wrong = append(v.wrong, row.ID)
 		}
 		for _, c := range wrong {
-			v.found = append(v.found, counterDifferences(c)...)
+			v.found = append(v.found, proof.AmountDifferences(proof.Difference{
+				Kind: proof.WrongBudgetCounter, Table: budgetwindow.Table, Budget: c.Budget, Subject: c.Subject,
+				Start: c.Begin,
+			}, c.Want, c.Have)...)
 		}
 	}
 	return v, nil
-}
-
-// counterDifferences returns what is wrong with a counter. A row that is not there has counted nothing.
-func counterDifferences(c commit.Counter) (all []proof.Difference) {
-	for _, of := range []struct {
-		field      string
-		want, have int64
-	}{
-		{budgetwindow.FieldRequests, c.Want.Requests, c.Have.Requests},
-		{budgetwindow.FieldTokens, c.Want.Tokens, c.Have.Tokens},
-		{budgetwindow.FieldCost, int64(c.Want.Cost), int64(c.Have.Cost)},
-		{budgetwindow.FieldUnpricedRequests, c.Want.Unpriced, c.Have.Unpriced},
-	} {
-		if of.want == of.have {
-			continue
-		}
-		all = append(all, proof.Difference{
-			Kind: proof.WrongBudgetCounter, Table: budgetwindow.Table, Budget: c.Budget, Subject: c.Subject,
-			Start: c.Begin, Field: of.field, Want: strconv.FormatInt(of.want, 10),
-			Have: strconv.FormatInt(of.have, 10),
-		})
-	}
-	return all
 }
 
 const wrongPathsSQL = "SELECT c.id, c.path, COALESCE(p.path || '/', '') || CAST(c.id AS text) FROM consumers AS c" +

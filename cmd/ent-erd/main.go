@@ -39,7 +39,7 @@ var domains = []domain{
 		"UsageEvent", "UsageQuarter", "Usage", "UsageTotalQuarter", "UsageTotal", "UsageHorizon",
 	}},
 	{"Attribution", "The same usage under what callers say of their requests.", []string{
-		"Dimension", "DimensionValue", "UsageByValue", "UsageByValueQuarter", "UsageFold",
+		"Dimension", "DimensionValue", "UsageByValue", "UsageByValueQuarter", "UsageFold", "ConsumerDay",
 	}},
 	{"Logs and settings", "What happened beside that.", []string{"DiscoveryLog", "AuditEntry", "Setting"}},
 }

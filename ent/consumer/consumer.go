@@ -46,6 +46,8 @@ const (
 	EdgeLeases = "leases"
 	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
 	EdgeUsageEvents = "usage_events"
+	// EdgeDays holds the string denoting the days edge name in mutations.
+	EdgeDays = "days"
 	// EdgeBudgets holds the string denoting the budgets edge name in mutations.
 	EdgeBudgets = "budgets"
 	// EdgeGrants holds the string denoting the grants edge name in mutations.
@@ -85,6 +87,13 @@ const (
 	UsageEventsInverseTable = "usage_events"
 	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
 	UsageEventsColumn = "consumer_id"
+	// DaysTable is the table that holds the days relation/edge.
+	DaysTable = "consumer_days"
+	// DaysInverseTable is the table name for the ConsumerDay entity.
+	// It exists in this package in order to avoid circular dependency with the "consumerday" package.
+	DaysInverseTable = "consumer_days"
+	// DaysColumn is the table column denoting the days relation/edge.
+	DaysColumn = "consumer_id"
 	// BudgetsTable is the table that holds the budgets relation/edge.
 	BudgetsTable = "budgets"
 	// BudgetsInverseTable is the table name for the Budget entity.
@@ -279,6 +288,20 @@ func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByDaysCount orders the results by days count.
+func ByDaysCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newDaysStep(), opts...)
+	}
+}
+
+// ByDays orders the results by days terms.
+func ByDays(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newDaysStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByBudgetsCount orders the results by budgets count.
 func ByBudgetsCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -367,6 +390,13 @@ func newUsageEventsStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageEventsInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+	)
+}
+func newDaysStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(DaysInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, DaysTable, DaysColumn),
 	)
 }
 func newBudgetsStep() *sqlgraph.Step {

@@ -666,6 +666,29 @@ func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.Consumer {
 	})
 }
 
+// HasDays applies the HasEdge predicate on the "days" edge.
+func HasDays() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, DaysTable, DaysColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasDaysWith applies the HasEdge predicate on the "days" edge with a given conditions (other predicates).
+func HasDaysWith(preds ...predicate.ConsumerDay) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newDaysStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasBudgets applies the HasEdge predicate on the "budgets" edge.
 func HasBudgets() predicate.Consumer {
 	return predicate.Consumer(func(s *sql.Selector) {

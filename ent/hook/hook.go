@@ -105,6 +105,18 @@ func (f ConsumerFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, er
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.ConsumerMutation", m)
 }
 
+// The ConsumerDayFunc type is an adapter to allow the use of ordinary
+// function as ConsumerDay mutator.
+type ConsumerDayFunc func(context.Context, *ent.ConsumerDayMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f ConsumerDayFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.ConsumerDayMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.ConsumerDayMutation", m)
+}
+
 // The DataKeyFunc type is an adapter to allow the use of ordinary
 // function as DataKey mutator.
 type DataKeyFunc func(context.Context, *ent.DataKeyMutation) (ent.Value, error)

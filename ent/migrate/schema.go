@@ -483,6 +483,37 @@ var (
 			},
 		},
 	}
+	// ConsumerDaysColumns holds the columns for the "consumer_days" table.
+	ConsumerDaysColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "day", Type: field.TypeTime},
+		{Name: "requests", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cost", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_requests", Type: field.TypeInt64, Default: 0},
+		{Name: "consumer_id", Type: field.TypeUUID},
+	}
+	// ConsumerDaysTable holds the schema information for the "consumer_days" table.
+	ConsumerDaysTable = &schema.Table{
+		Name:       "consumer_days",
+		Columns:    ConsumerDaysColumns,
+		PrimaryKey: []*schema.Column{ConsumerDaysColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "consumer_days_consumers_days",
+				Columns:    []*schema.Column{ConsumerDaysColumns[6]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "consumerday_consumer_id_day",
+				Unique:  true,
+				Columns: []*schema.Column{ConsumerDaysColumns[6], ConsumerDaysColumns[1]},
+			},
+		},
+	}
 	// DataKeysColumns holds the columns for the "data_keys" table.
 	DataKeysColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -1551,6 +1582,7 @@ var (
 		BudgetGrantsTable,
 		BudgetWindowsTable,
 		ConsumersTable,
+		ConsumerDaysTable,
 		DataKeysTable,
 		DimensionsTable,
 		DimensionValuesTable,
@@ -1670,6 +1702,14 @@ func init() {
 		"consumers_name":        "length(name) BETWEEN 1 AND 128",
 		"consumers_parent":      "length(path) = 36 AND parent_id IS NULL OR length(path) > 36 AND parent_id IS NOT NULL",
 		"consumers_path":        "length(path) BETWEEN 36 AND 295 AND length(path) % 37 = 36",
+	}
+	ConsumerDaysTable.ForeignKeys[0].RefTable = ConsumersTable
+	ConsumerDaysTable.Annotation = &entsql.Annotation{
+		Table: "consumer_days",
+	}
+	ConsumerDaysTable.Annotation.Checks = map[string]string{
+		"consumer_days_amounts":  "requests BETWEEN 0 AND 9000000000000000000 AND tokens BETWEEN 0 AND 9000000000000000000 AND cost BETWEEN 0 AND 9000000000000000000 AND unpriced_requests BETWEEN 0 AND 9000000000000000000",
+		"consumer_days_unpriced": "unpriced_requests <= requests",
 	}
 	DataKeysTable.Annotation = &entsql.Annotation{
 		Table: "data_keys",

@@ -30,6 +30,9 @@ type BudgetWindow func(*sql.Selector)
 // Consumer is the predicate function for consumer builders.
 type Consumer func(*sql.Selector)
 
+// ConsumerDay is the predicate function for consumerday builders.
+type ConsumerDay func(*sql.Selector)
+
 // DataKey is the predicate function for datakey builders.
 type DataKey func(*sql.Selector)
 

@@ -78,6 +78,7 @@ func (Consumer) Edges() []ent.Edge {
 		edge.To("access_keys", AccessKey.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type), // without an index, as for keys
+		edge.To("days", ConsumerDay.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("budgets", Budget.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("grants", BudgetGrant.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("budget_windows", BudgetWindow.Type).Annotations(entsql.OnDelete(entsql.Cascade)),

@@ -53,6 +53,11 @@ func (a Amount) Less(b Amount) Amount {
 	return Amount{a.Requests - b.Requests, a.Tokens - b.Tokens, a.Cost - b.Cost, a.Unpriced - b.Unpriced}
 }
 
+// Numbers returns the requests, tokens, cost and unpriced requests.
+func (a Amount) Numbers() [4]int64 {
+	return [...]int64{a.Requests, a.Tokens, int64(a.Cost), a.Unpriced}
+}
+
 func (a Amount) of(m Metric) int64 {
 	switch m {
 	case Cost:

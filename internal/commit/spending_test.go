@@ -21,7 +21,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/policy"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
-	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -329,14 +328,6 @@ func TestMinutes(t *testing.T) {
 		}
 		require.Equal(t, 11, s.client.BudgetWindow.Query().CountX(t.Context()))
 	})
-}
-
-func TestJoined(t *testing.T) {
-	t.Parallel()
-	for _, n := range []int64{0, 1, 1<<32 - 1, 1 << 32, 7<<32 + 5, rule.MaxAmount} {
-		require.Equal(t, n, joined([2]int64{n >> 32, n & (1<<32 - 1)}))
-	}
-	require.Equal(t, int64(rule.MaxAmount), joined([2]int64{1 << 40, 0}))
 }
 
 // TestClocksOfBudgets: a lease that begins later than now, because a process whose clock is ahead has begun its key's

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -16,9 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
-	"github.com/jeffersonwarrior/modelscan/internal/rule"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // readSpent reads the counters of requests that ask to be admitted, and what is open. It is one statement, so that a
@@ -40,19 +38,15 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 		ended          bool
 		provider       *uuid.UUID
 		model          *string
-		a              budget.Amount
 		running, until int64
-		tokens, cost   [2]int64
+		cells          ledger.TakenCells
 	)
-	cells := []any{
-		&n, &ended, &provider, &model, &a.Requests, &tokens[0], &tokens[1], &cost[0], &cost[1], &a.Unpriced, &running,
-		&until,
-	}
+	addresses := append(cells.Addresses(&n, &ended, &provider, &model), &running, &until)
 	keep := func(scan func(...any) error) error {
-		if err := scan(cells...); err != nil {
+		if err := scan(addresses...); err != nil {
 			return err
 		}
-		a.Tokens, a.Cost = joined(tokens), money.USD(joined(cost))
+		a := cells.Read()
 		by := unique[n]
 		c := b.counterOf(by)
 		switch {
@@ -83,16 +77,6 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	return err
 }
 
-// joined returns the sum of amounts, of their halves of 32 bits: the sum of whole ones may be more than an integer of
-// the database takes.
-func joined(halves [2]int64) int64 {
-	high, low := halves[0], halves[1]
-	if high > math.MaxInt32 {
-		return rule.MaxAmount
-	}
-	return rule.Saturated(high<<32, low)
-}
-
 // spentTypes are the types of the columns of v in readSpentSQL.
 var spentTypes = []string{
 	"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "timestamptz", "boolean",
@@ -105,8 +89,7 @@ const spentColumns = "v(number, budget_id, subject_id, begins, ends, path, now, 
 func readSpentSQL(until string) string {
 	sums := openSums("1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
 		"l.reserved_cost & 4294967295")
-	return "SELECT v.number, true, NULL, NULL, w.requests, w.tokens >> 32, w.tokens & 4294967295," +
-		" w.cost >> 32, w.cost & 4294967295, w.unpriced_requests, 0, 0" +
+	return "SELECT v.number, true, NULL, NULL, " + ledger.AmountColumns("w") + ", 0, 0" +
 		" FROM v JOIN budget_windows AS w ON w.budget_id = v.budget_id AND w.subject_id = v.subject_id" +
 		" AND w.window_start = v.begins" +
 		" UNION ALL SELECT v.number, false, m.provider_id, m.model_id, " + strings.Join(sums, ", ") +
@@ -140,30 +123,18 @@ var readSpentSQLite = bulk.Statements(func(n int) string {
 		readSpentSQL("unixepoch(substr(min(l.expires_at), 1, 19))")
 })
 
-var windowColumns = []string{
-	"id", "budget_id", "subject_id", "window_start", "window_end", "requests", "tokens", "cost", "unpriced_requests",
-}
+var windowColumns = append([]string{"id", "budget_id", "subject_id", "window_start", "window_end"}, ledger.Amounts...)
 
 var (
 	addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL)
 	addUnknown = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL+
 		" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
-	addingSQL = " ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET " +
-		strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")
+	addingSQL = ledger.AddingSQL(budgetwindow.Table, "budget_id", "subject_id", "window_start")
 )
-
-// sumsInto returns assignments that add the columns of an upsert to those of its table, cut to their range.
-func sumsInto(table string, columns ...string) (sums []string) {
-	for _, c := range columns {
-		sums = append(sums, fmt.Sprintf("%[1]s = CASE WHEN %[2]s.%[1]s > %[3]d - excluded.%[1]s THEN %[3]d"+
-			" ELSE %[2]s.%[1]s + excluded.%[1]s END", c, table, int64(rule.MaxAmount)))
-	}
-	return sums
-}
 
 // takeWindows subtracts from counters, which do not fall below zero.
 var takeWindows = bulk.NewUpdate(budgetwindow.Table, []string{"budget_id", "subject_id", "window_start"},
-	"requests", "tokens", "cost", "unpriced_requests")
+	ledger.Amounts...)
 
 // unspend subtracts from the counters what was counted.
 func (b *batch) unspend(ctx context.Context) error {

@@ -18,7 +18,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // sources says from when on what consumers have spent is known.
@@ -47,6 +46,7 @@ type stretch struct {
 	from, until time.Time
 	events      bool      // it is read from events alone
 	first       time.Time // where the first period begins that is read: nothing in it was before from
+	quarters    time.Time // from when on there are quarters of an hour
 }
 
 // stretch returns the part of a window that begins at or after an instant and is known.
@@ -55,10 +55,10 @@ func (s sources) stretch(w budget.Window, from, until time.Time) stretch {
 	case w.Per == budget.Minute: // shorter than a period
 		return stretch{from: utc.Max(from, s.Events), until: until, events: true}
 	case !from.After(s.since):
-		return stretch{from: s.since, until: until, first: s.Widen(s.since, utc.Floor)}
+		return stretch{from: s.since, until: until, first: s.Widen(s.since, utc.Floor), quarters: s.Quarters}
 	}
 	from = s.Widen(from, utc.Ceil)
-	return stretch{from: from, until: until, first: from}
+	return stretch{from: from, until: until, first: from, quarters: s.Quarters}
 }
 
 // spent is what a consumer spent, on a model or on all.
@@ -68,32 +68,21 @@ type spent struct {
 	took     budget.Amount
 }
 
-// takenColumns returns what is added up of a row of usage: amounts in halves of 32 bits, see joined.
-func takenColumns(requests, cost, unpriced, table string) string {
-	const high, low = "(%s >> 32)", "(%s & 4294967295)"
-	sum := func(half string) string {
-		terms := make([]string, len(ledger.TokenColumns))
-		for i, column := range ledger.TokenColumns {
-			terms[i] = fmt.Sprintf(half, table+"."+column)
-		}
-		return strings.Join(terms, " + ")
-	}
-	cost = "COALESCE(" + cost + ", 0)"
-	return strings.Join([]string{
-		requests + " AS requests", sum(high) + " AS tokens_high", sum(low) + " AS tokens_low",
-		fmt.Sprintf(high, cost) + " AS cost_high", fmt.Sprintf(low, cost) + " AS cost_low", unpriced + " AS unpriced",
-	}, ", ")
-}
-
 // The parts of a query about a subtree, whose paths are between $1 and $2. SQLite reads the left side of a CROSS JOIN
 // first.
 var (
 	spentOfPeriods = "SELECT c.id AS consumer, t.model_id AS model, " +
-		takenColumns("t.request_count", "t.total_cost", "t.unpriced_count", "t") +
+		ledger.TakenColumns("t.request_count", "t.total_cost", "t.unpriced_count", "t") +
 		" FROM consumers AS c CROSS JOIN %s AS t WHERE t.value_id = c.id" + inPaths +
 		" AND t.period_start >= $%d AND t.period_start < $%d"
+	spentOfQuarters = strings.Replace(spentOfPeriods, "%s", usagebyvaluequarter.Table, 1)
+	notInQuarters   = "SELECT consumer, model, -requests, -tokens_high, -tokens_low, -cost_high, -cost_low, -unpriced" +
+		" FROM (" + spentOfQuarters + ") AS q"
+	spentOfDays = "SELECT c.id AS consumer, CAST(NULL AS uuid) AS model, " + ledger.AmountColumns("t") +
+		" FROM consumers AS c CROSS JOIN consumer_days AS t WHERE t.consumer_id = c.id" + inPaths +
+		" AND t.day >= $%d AND t.day < $%d"
 	spentOfEvents = "SELECT e.consumer_id AS consumer, e.model_id AS model, " +
-		takenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
+		ledger.TakenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
 	spentOfAll  = spentOfEvents + "usage_events AS e WHERE true" + ofSubtree + between
 	spentOfTail = map[string]string{
 		dialect.SQLite:   spentOfEvents + ledger.Tail(dialect.SQLite, ofSubtree+between),
@@ -106,11 +95,10 @@ var (
 const withoutJIT = "SELECT set_config('jit', 'off', true)"
 
 const (
-	inPaths   = " AND c.path >= $1 AND c.path < $2"
-	between   = " AND e.id >= $%d AND e.id < $%d"
-	ofSubtree = " AND e.consumer_id IN (SELECT c.id FROM consumers AS c WHERE c.path >= $1 AND c.path < $2)"
-	spentSums = ", sum(s.requests), sum(s.tokens_high), sum(s.tokens_low), sum(s.cost_high), sum(s.cost_low)," +
-		" sum(s.unpriced) FROM (%s) AS s"
+	inPaths         = " AND c.path >= $1 AND c.path < $2"
+	between         = " AND e.id >= $%d AND e.id < $%d"
+	ofSubtree       = " AND e.consumer_id IN (SELECT c.id FROM consumers AS c WHERE c.path >= $1 AND c.path < $2)"
+	spentSums       = ", " + ledger.TakenSums + " FROM (%s) AS s"
 	spentByConsumer = "SELECT s.consumer, NULL, ''" + spentSums + " GROUP BY s.consumer"
 	spentByModel    = "SELECT s.consumer, m.provider_id, m.model_id" + spentSums +
 		" JOIN models AS m ON m.id = s.model GROUP BY s.consumer, m.provider_id, m.model_id"
@@ -134,20 +122,53 @@ func (s stretch) query(engine, path string, byModel bool) (string, []any) {
 		add(spentOfAll, begin, end)
 		return fmt.Sprintf(sums, parts[0]), args
 	}
-	periods := func(table string, from, until time.Time) {
+	days := spentOfDays
+	if byModel {
+		days = strings.Replace(spentOfPeriods, "%s", usagebyvalue.Table, 1)
+	}
+	s.periods(func(of part, from, until time.Time) {
 		if from.Before(until) {
-			add(strings.Replace(spentOfPeriods, "%s", table, 1), from, until)
+			add([]string{days, spentOfQuarters, notInQuarters}[of], from, until)
 		}
-	}
-	first, last := utc.Ceil(s.first, utc.Day), utc.Floor(s.until, utc.Day) // whole days
-	if !first.Before(last) {
-		first, last = s.until, s.until
-	}
-	periods(usagebyvaluequarter.Table, s.first, first)
-	periods(usagebyvalue.Table, first, last)
-	periods(usagebyvaluequarter.Table, last, s.until)
+	})
 	add(spentOfTail[engine], begin, end)
 	return fmt.Sprintf(sums, strings.Join(parts, " UNION ALL ")), args
+}
+
+// part is what a stretch is put together from.
+type part int
+
+const (
+	wholeDays part = iota
+	quartersOfHours
+	lessQuarters // they are subtracted
+)
+
+// periods calls add for the periods of a stretch: whole days; and, of a part of a day, its quarters of an hour, or the
+// whole day without the other ones, if these are fewer.
+func (s stretch) periods(add func(of part, from, until time.Time)) {
+	ofDay := func(from, until time.Time) {
+		day := utc.StartOfDay(from)
+		next := day.Add(utc.Day)
+		switch fewer := until.Sub(from) <= utc.Day/2; {
+		case !from.Before(until):
+			return
+		case from.After(day) && day.Before(s.quarters), fewer && !from.Before(s.quarters):
+			add(quartersOfHours, from, until)
+			return
+		}
+		add(wholeDays, day, next)
+		add(lessQuarters, day, from)
+		add(lessQuarters, until, next)
+	}
+	first, last := utc.Ceil(s.first, utc.Day), utc.Floor(s.until, utc.Day)
+	if last.Before(first) {
+		ofDay(s.first, s.until)
+		return
+	}
+	ofDay(s.first, first)
+	add(wholeDays, first, last)
+	ofDay(last, s.until)
 }
 
 // readStretch returns what a subtree spent in a stretch, by consumer; and by model, if that is asked.
@@ -164,12 +185,11 @@ func (b *batch) readStretch(ctx context.Context, s stretch, path string, byModel
 	query, args := s.query(b.engine, path, byModel)
 	err = bulk.Scan(ctx, b.tx, query, args, func(scan func(...any) error) error {
 		var one spent
-		var tokens, cost [2]int64
-		took := &one.took
-		err := scan(&one.consumer, &one.of.provider, &one.of.name, &took.Requests, &tokens[0], &tokens[1],
-			&cost[0], &cost[1], &took.Unpriced)
-		took.Tokens, took.Cost = joined(tokens), money.USD(joined(cost))
-		all = append(all, one)
+		var cells ledger.TakenCells
+		err := scan(cells.Addresses(&one.consumer, &one.of.provider, &one.of.name)...)
+		if one.took = cells.Read(); one.took != (budget.Amount{}) { // all else was in quarters that are subtracted
+			all = append(all, one)
+		}
 		return err
 	})
 	return all, err

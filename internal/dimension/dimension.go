@@ -253,6 +253,14 @@ func (b *Book) addTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event, onl
 			}
 			periods[p] = s
 		}
+		if e.Consumer != nil && v.Value == *e.Consumer {
+			day := ledger.ConsumerDay(v.Value, quarter.Day().Start)
+			s := periods[day]
+			if err := s.MergeNumbers(&one); err != nil {
+				return err
+			}
+			periods[day] = s
+		}
 	}
 	return nil
 }

@@ -3,11 +3,13 @@ package dimension
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -16,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // TestIntern has many at once add values to a dimension with room for few: it never has more.
@@ -199,5 +202,63 @@ func TestOvertaken(t *testing.T) {
 		u := d.client.UsageByValue.Query().
 			Where(usagebyvalue.HasValueWith(dimensionvalue.DimensionID(row.ID))).OnlyX(ctx)
 		require.EqualValues(t, 1, u.RequestCount, "the second one: the third one is not folded")
+	})
+}
+
+// TestDaysTogether: requests to many models add to one day of a consumer while others set it to what it is by model.
+func TestDaysTogether(t *testing.T) {
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		ctx, at := t.Context(), utc.StartOfDay(noon)
+		dim := d.add(t, Consumer, entdimension.KindConsumer, func(c *ent.DimensionCreate) { c.SetID(ConsumerID) })
+		who := uuid.New()
+		d.client.Consumer.Create().SetID(who).SetPath(who.String()).SetName("c").SetCreatedAt(noon).SetUpdatedAt(noon).
+			ExecX(ctx)
+		d.client.DimensionValue.Create().SetID(who).SetDimensionID(dim.ID).SetName(who.String()).SetSince(noon).ExecX(ctx)
+		provider := d.client.Provider.Query().OnlyIDX(ctx)
+		const models, times = 4, 25
+		var all sync.WaitGroup
+		errs := make(chan error, 2*models)
+		for i := range models {
+			m := d.client.Model.Create().SetProviderID(provider).SetModelID(fmt.Sprint("m", i)).SetCreatedAt(noon).
+				SetUpdatedAt(noon).SaveX(ctx)
+			price := d.client.Price.Create().SetModelID(m.ID).SetEffectiveFrom(noon).SetRecordedAt(noon).SaveX(ctx)
+			add := func(tx *ent.Client) error {
+				b, err := Read(ctx, tx)
+				e := d.event(1, "")
+				e.Model, e.Price, e.Consumer = m.ID, price.ID, &who
+				sums := map[ledger.Period]ledger.Sums{}
+				if err == nil {
+					err = b.Learn(ctx, tx, nil, []ledger.Event{e})
+				}
+				if err == nil {
+					err = b.AddTo(sums, &e)
+				}
+				if err == nil {
+					err = ledger.AddTo(ctx, tx, tx, d.Dialect(), sums, map[ledger.Period]ledger.Sums{})
+				}
+				return err
+			}
+			recount := func(tx *ent.Client) error {
+				return ledger.RecountDays(ctx, tx, d.Dialect(), map[ledger.Period]bool{ledger.ConsumerDay(who, at): true})
+			}
+			for _, body := range []func(*ent.Client) error{add, recount} {
+				all.Go(func() {
+					var err error
+					for range times {
+						err = errors.Join(err, d.write(ctx, body))
+					}
+					errs <- err
+				})
+			}
+		}
+		all.Wait()
+		close(errs)
+		for err := range errs {
+			require.NoError(t, err)
+		}
+		day := d.client.ConsumerDay.Query().OnlyX(ctx)
+		require.Equal(t, []any{who, at, int64(models * times), int64(models * times), money.USD(0), int64(0)},
+			[]any{day.ConsumerID, utc.Of(day.Day), day.Requests, day.Tokens, day.Cost, day.UnpricedRequests})
 	})
 }

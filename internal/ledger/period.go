@@ -25,7 +25,7 @@ const (
 )
 
 // Period names a row of usage_quarters or usage_tracking; or, without key and price, one of their totals; or, by value,
-// a row of usage_by_value or its quarters.
+// a row of usage_by_value or its quarters. Without a model it names a row of consumer_days: see ConsumerDay.
 type Period struct {
 	Model, Key, Price uuid.UUID // by value, Key is the value of a dimension
 	Grain             Grain
@@ -105,6 +105,11 @@ func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
 		return utc.Max(h.Quarters, from)
 	}
 	return from
+}
+
+// ConsumerDay returns the day of a consumer, at all models and prices.
+func ConsumerDay(consumer uuid.UUID, day time.Time) Period {
+	return Period{Key: consumer, Grain: DayGrain, Start: day, ByValue: true}
 }
 
 // Place names a row by its table's unique columns: the price implies the model.

@@ -118,25 +118,32 @@ func (g tableGroup) scan(
 }
 
 // AddTo adds sums to the stored ones, which it reads unless they are in stored, and leaves there. It writes by way of
-// to.
+// to. The days of consumers are added in the database.
 func AddTo(
 	ctx context.Context, tx bulk.Querier, to bulk.Execer, engine string, sums, stored map[Period]Sums,
 ) error {
-	added, changed, err := addUp(ctx, tx, engine, sums, stored)
+	all := Sorted(sums)
+	days := 0 // they come first
+	for days < len(all) && all[days].Model == uuid.Nil {
+		days++
+	}
+	added, changed, err := addUp(ctx, tx, engine, all[days:], sums, stored)
 	if err == nil {
 		err = Write(ctx, to, engine, added, stored)
 	}
 	if err == nil {
 		err = Add(ctx, to, engine, changed, stored, sums)
 	}
+	if err == nil {
+		err = addDays.Run(ctx, to, engine, dayRows(all[:days], sums))
+	}
 	return err
 }
 
 // addUp adds sums to the stored ones in memory. It returns the periods to insert and the periods to update.
 func addUp(
-	ctx context.Context, tx bulk.Querier, engine string, sums, stored map[Period]Sums,
+	ctx context.Context, tx bulk.Querier, engine string, all []Period, sums, stored map[Period]Sums,
 ) (added, changed []Period, err error) {
-	all := Sorted(sums)
 	if err := Read(ctx, tx, engine, all, stored); err != nil {
 		return nil, nil, err
 	}

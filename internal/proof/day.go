@@ -28,18 +28,21 @@ type Day struct {
 	recorded map[ledger.Period]*ledger.Sums // quarters, and days of values that have no quarters, by the day's events
 	tail     map[ledger.Period]*ledger.Sums // quarters, by the events that are not folded yet; Key is zero
 	book     *dimension.Book
-	values   map[uuid.UUID]uuid.UUID   // dimensions by value
-	pairs    map[uuid.UUID][]uuid.UUID // by value: what it combines, if its dimension is a composite
-	folded   map[uuid.UUID]uuid.UUID   // by model: its last event that is folded
-	doubtful map[time.Time]bool        // quarters of events that cannot be right
-	dubious  bool                      // all quarters are doubtful
-	Found    []Difference              // in events, and in rows without a valid place
+	values   map[uuid.UUID]uuid.UUID     // dimensions by value
+	pairs    map[uuid.UUID][]uuid.UUID   // by value: what it combines, if its dimension is a composite
+	folded   map[uuid.UUID]uuid.UUID     // by model: its last event that is folded
+	days     map[uuid.UUID]ledger.DayRow // by consumer
+	doubtful map[time.Time]bool          // quarters of events that cannot be right
+	dubious  bool                        // all quarters are doubtful
+	Found    []Difference                // in events, and in rows without a valid place
 	prices   map[uuid.UUID]*ent.Price
 
 	NumEvents, NumQuarters, NumDays int64
 }
 
-func (d *Day) empty() bool { return len(d.rows) == 0 && d.NumEvents == 0 && len(d.Found) == 0 }
+func (d *Day) empty() bool {
+	return len(d.rows)+len(d.days) == 0 && d.NumEvents == 0 && len(d.Found) == 0
+}
 
 // row is a row of one of ledger.Tables as it stands.
 type row struct {
@@ -72,6 +75,9 @@ func (l *Reader) load(ctx context.Context, client *ent.Client, start time.Time) 
 		if err := d.readRows(ctx, client, t, h.CompleteFrom(t, start)); err != nil {
 			return nil, err
 		}
+	}
+	if d.days, err = ledger.ReadDays(ctx, client, start); err != nil {
+		return nil, err
 	}
 	prices := map[uuid.UUID]bool{}
 	for p := range d.rows {

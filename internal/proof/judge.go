@@ -211,6 +211,8 @@ func (d *Day) Differences(to *Differences) {
 	})
 	to.Add(d.unbalanced(verdicts)...)
 	to.Add(d.uncombined(verdicts)...)
+	_, wrong := d.wrongDays(verdicts)
+	to.Add(wrong...)
 }
 
 func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Difference) {
@@ -257,11 +259,16 @@ func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 // faulty returns the models that have rows with differences.
 func (d *Day) faulty() map[uuid.UUID]bool {
 	models := map[uuid.UUID]bool{}
-	d.judge(func(p ledger.Period, v verdict) {
+	verdicts := d.judge(func(p ledger.Period, v verdict) {
 		if mendable, left := d.compare(p, v); len(mendable)+len(left) > 0 {
 			models[p.Model] = true
 		}
 	})
+	if days, _ := d.wrongDays(verdicts); len(days) > 0 {
+		for p := range verdicts {
+			models[p.Model] = models[p.Model] || days[ledger.ConsumerDay(p.Key, d.Start)]
+		}
+	}
 	return models
 }
 

@@ -28,6 +28,7 @@ type Piece struct {
 	Model uuid.UUID // whose lock the rows need
 	of    ledger.Horizons
 	mends []mend
+	days  map[ledger.Period]bool // of consumers, which follow from the values' periods when these are mended
 }
 
 // Mend returns what is to be mended in a day, in pieces of at most so many rows, and the differences that are left.
@@ -46,8 +47,9 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 			mends[at] = mend{p, there[at], v.want}
 		}
 	})
+	unbalanced := append(d.unbalanced(verdicts), d.uncombined(verdicts)...)
 	if len(mends) == 0 { // else they are looked at when these are mended
-		left = append(append(left, d.unbalanced(verdicts)...), d.uncombined(verdicts)...)
+		left = append(left, unbalanced...)
 	}
 	byModel := map[uuid.UUID][]mend{}
 	for _, x := range mends {
@@ -61,6 +63,17 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 		for some := range slices.Chunk(mends, most) {
 			pieces = append(pieces, newPiece(d.Horizons, of, some))
 		}
+	}
+	days, wrong := d.wrongDays(verdicts)
+	if len(unbalanced) > 0 { // the days may be right, and the periods of values not
+		return pieces, append(left, wrong...)
+	}
+	for some := range slices.Chunk(slices.SortedFunc(maps.Keys(days), ledger.ComparePeriods), most) {
+		piece := Piece{Values: int64(len(some)), of: d.Horizons, days: map[ledger.Period]bool{}}
+		for _, p := range some {
+			piece.days[p] = true
+		}
+		pieces = append(pieces, piece)
 	}
 	return pieces, left
 }
@@ -76,6 +89,9 @@ func newPiece(of ledger.Horizons, model uuid.UUID, mends []mend) Piece {
 
 // Write mends the rows in a transaction. It returns bulk.ErrStale if anything but recording has changed them.
 func (p *Piece) Write(ctx context.Context, tx *ent.Client, engine string) error {
+	if p.days != nil {
+		return ledger.RecountDays(ctx, tx, engine, p.days)
+	}
 	if engine == dialect.Postgres {
 		if err := ledger.LockModels(ctx, tx, []uuid.UUID{p.Model}); err != nil {
 			return err

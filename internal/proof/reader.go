@@ -82,6 +82,13 @@ func (l *Reader) next(ctx context.Context, from time.Time) (first time.Time, ok 
 			return first, false, err
 		}
 	}
+	day, err := ledger.FirstDay(ctx, l.client, from)
+	if err != nil {
+		return first, false, err
+	}
+	if day != nil {
+		note(*day)
+	}
 	err = bulk.Scan(ctx, l.client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1",
 		[]any{ledger.FirstEventID(utc.Max(from, h.Events))},
 		func(scan func(...any) error) error {
