@@ -73,14 +73,13 @@ type spent struct {
 var (
 	spentOfPeriods = "SELECT c.id AS consumer, t.model_id AS model, " +
 		ledger.TakenColumns("t.request_count", "t.total_cost", "t.unpriced_count", "t") +
-		" FROM consumers AS c CROSS JOIN %s AS t WHERE t.value_id = c.id" + inPaths +
-		" AND t.period_start >= $%d AND t.period_start < $%d"
-	spentOfQuarters = strings.Replace(spentOfPeriods, "%s", usagebyvaluequarter.Table, 1)
-	notInQuarters   = "SELECT consumer, model, -requests, -tokens_high, -tokens_low, -cost_high, -cost_low, -unpriced" +
-		" FROM (" + spentOfQuarters + ") AS q"
+		" FROM consumers AS c CROSS JOIN %s AS t WHERE t.value_id = c.id" + inPaths + "%s" +
+		" AND t.period_start >= $%%d AND t.period_start < $%%d"
 	spentOfDays = "SELECT c.id AS consumer, CAST(NULL AS uuid) AS model, " + ledger.AmountColumns("t") +
 		" FROM consumers AS c CROSS JOIN consumer_days AS t WHERE t.consumer_id = c.id" + inPaths +
 		" AND t.day >= $%d AND t.day < $%d"
+	subtracted = "SELECT consumer, model, -requests, -tokens_high, -tokens_low, -cost_high, -cost_low, -unpriced" +
+		" FROM (%s) AS q"
 	spentOfEvents = "SELECT e.consumer_id AS consumer, e.model_id AS model, " +
 		ledger.TakenColumns("1", "e.cost", "CASE WHEN e.cost IS NULL THEN 1 ELSE 0 END", "e") + " FROM "
 	spentOfAll  = spentOfEvents + "usage_events AS e WHERE true" + ofSubtree + between
@@ -96,6 +95,7 @@ const withoutJIT = "SELECT set_config('jit', 'off', true)"
 
 const (
 	inPaths         = " AND c.path >= $1 AND c.path < $2"
+	ofModels        = " AND t.price_id IN (SELECT p.id FROM prices AS p WHERE p.model_id IN (%s))"
 	between         = " AND e.id >= $%d AND e.id < $%d"
 	ofSubtree       = " AND e.consumer_id IN (SELECT c.id FROM consumers AS c WHERE c.path >= $1 AND c.path < $2)"
 	spentSums       = ", " + ledger.TakenSums + " FROM (%s) AS s"
@@ -104,11 +104,15 @@ const (
 		" JOIN models AS m ON m.id = s.model GROUP BY s.consumer, m.provider_id, m.model_id"
 )
 
-// query returns the query for what a subtree spent in a stretch, by consumer; and by model, which takes longer. It is
-// one statement, so that it finds each request either in the sums by consumer or among the events that are not folded.
-func (s stretch) query(engine, path string, byModel bool) (string, []any) {
+// maxListed is how many models a query names; for more, it reads all.
+const maxListed = 1000
+
+// query returns the query for what a subtree spent in a stretch, by consumer. If models are named, it is for these,
+// and perhaps some others, and tells them apart, which takes longer. It is one statement, so that it finds each request
+// either in the sums by consumer or among the events that are not folded.
+func (s stretch) query(engine, path string, models []uuid.UUID) (string, []any) {
 	sums := spentByConsumer
-	if byModel {
+	if models != nil {
 		sums = spentByModel
 	}
 	args := []any{path, path + "0"} // "0" is after "/"
@@ -122,13 +126,22 @@ func (s stretch) query(engine, path string, byModel bool) (string, []any) {
 		add(spentOfAll, begin, end)
 		return fmt.Sprintf(sums, parts[0]), args
 	}
-	days := spentOfDays
-	if byModel {
-		days = strings.Replace(spentOfPeriods, "%s", usagebyvalue.Table, 1)
+	listed := ""
+	if len(models) > 0 && len(models) <= maxListed {
+		numbers := make([]string, len(models))
+		for i, id := range models {
+			args = append(args, id)
+			numbers[i] = fmt.Sprint("$", len(args))
+		}
+		listed = fmt.Sprintf(ofModels, strings.Join(numbers, ", "))
+	}
+	days, quarters := spentOfDays, fmt.Sprintf(spentOfPeriods, usagebyvaluequarter.Table, listed)
+	if models != nil {
+		days = fmt.Sprintf(spentOfPeriods, usagebyvalue.Table, listed)
 	}
 	s.periods(func(of part, from, until time.Time) {
 		if from.Before(until) {
-			add([]string{days, spentOfQuarters, notInQuarters}[of], from, until)
+			add([]string{days, quarters, fmt.Sprintf(subtracted, quarters)}[of], from, until)
 		}
 	})
 	add(spentOfTail[engine], begin, end)
@@ -171,9 +184,32 @@ func (s stretch) periods(add func(of part, from, until time.Time)) {
 	ofDay(last, s.until)
 }
 
-// readStretch returns what a subtree spent in a stretch, by consumer; and by model, if that is asked.
-func (b *batch) readStretch(ctx context.Context, s stretch, path string, byModel bool) (all []spent, err error) {
-	if !s.from.Before(s.until) {
+// modelsOf returns the models that count for a budget with a filter, and nil for one without.
+func (b *batch) modelsOf(ctx context.Context, row *ent.Budget) (models []uuid.UUID, err error) {
+	if row.ProviderID == nil && row.Models == nil {
+		return nil, nil
+	}
+	of := budget.Budget{Models: row.Models}
+	if row.ProviderID != nil {
+		of.Provider = *row.ProviderID
+	}
+	models = []uuid.UUID{}
+	const query = "SELECT id, provider_id, model_id FROM models ORDER BY id"
+	err = bulk.Scan(ctx, b.tx, query, nil, func(scan func(...any) error) error {
+		var id, provider uuid.UUID
+		var name string
+		err := scan(&id, &provider, &name)
+		if of.Covers(provider, name) {
+			models = append(models, id)
+		}
+		return err
+	})
+	return models, err
+}
+
+// readStretch returns what a subtree spent in a stretch, by consumer; and by model, if models are named: see query.
+func (b *batch) readStretch(ctx context.Context, s stretch, path string, models []uuid.UUID) (all []spent, err error) {
+	if !s.from.Before(s.until) || models != nil && len(models) == 0 {
 		return nil, nil
 	}
 	if b.engine == dialect.Postgres {
@@ -182,7 +218,7 @@ func (b *batch) readStretch(ctx context.Context, s stretch, path string, byModel
 			return nil, err
 		}
 	}
-	query, args := s.query(b.engine, path, byModel)
+	query, args := s.query(b.engine, path, models)
 	err = bulk.Scan(ctx, b.tx, query, args, func(scan func(...any) error) error {
 		var one spent
 		var cells ledger.TakenCells
@@ -242,7 +278,11 @@ func (b *batch) spendAgain(ctx context.Context, row *ent.Budget, path string, fr
 
 // spendStretch counts, for one budget, what a subtree has spent in a part of one of its windows.
 func (b *batch) spendStretch(ctx context.Context, row *ent.Budget, path string, s stretch) error {
-	all, err := b.readStretch(ctx, s, path, row.ProviderID != nil || row.Models != nil)
+	models, err := b.modelsOf(ctx, row)
+	if err != nil {
+		return err
+	}
+	all, err := b.readStretch(ctx, s, path, models)
 	if err != nil {
 		return err
 	}
