@@ -180,20 +180,10 @@ func (i Insert) Run(ctx context.Context, tx Execer, engine string, rows [][]any)
 	})
 }
 
-// Return is Run for an insert that returns rows: it calls each for them.
+// Return is Run on SQLite for an insert that returns rows: it calls each for them. On PostgreSQL see Together.Read.
 func (i Insert) Return(
-	ctx context.Context, tx Querier, engine string, rows [][]any, each func(scan func(...any) error) error,
+	ctx context.Context, tx Querier, rows [][]any, each func(scan func(...any) error) error,
 ) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	if engine == dialect.Postgres {
-		args, err := Arrays(len(rows[0]), rows)
-		if err != nil {
-			return err
-		}
-		return Scan(ctx, tx, i.postgres, args, each)
-	}
 	return Chunks(rows, func(some [][]any) error {
 		return Scan(ctx, tx, i.sqlite(len(some)), slices.Concat(some...), each)
 	})

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,6 +17,9 @@ type Together struct {
 	args    []any
 	counts  []string // of the rows that the collected updates change
 	updated int      // how many rows they must change
+	read    string   // a query for what one of them returns
+	columns int      // of read, beside the first one
+	each    func(scan func(...any) error) error
 }
 
 // ExecContext implements Execer. It returns no result: nothing is executed yet.
@@ -33,6 +37,14 @@ func (t *Together) expect(rows int) {
 	t.updated += rows
 }
 
+// Read has Flush call each for the rows of a query for what the last statement returned, which is the table %s in it.
+// All columns of the query are integers.
+func (t *Together) Read(query string, columns int, args []any, each func(scan func(...any) error) error) {
+	last := fmt.Sprint("s", len(t.texts)-1)
+	t.read, t.columns, t.each = shifted(shift{fmt.Sprintf(query, last), len(t.args)}), columns-1, each
+	t.args = append(t.args, args...)
+}
+
 // Flush executes what was collected. It returns ErrStale if a row to be updated is not there.
 func (t *Together) Flush(ctx context.Context, tx Querier) error {
 	if len(t.texts) == 0 {
@@ -42,9 +54,19 @@ func (t *Together) Flush(ctx context.Context, tx Querier) error {
 	for i, text := range t.texts {
 		fmt.Fprintf(&b, "%s s%d AS (%s)", []string{"WITH", ","}[min(i, 1)], i, text)
 	}
-	b.WriteString(" SELECT " + strings.Join(append(t.counts, "0"), " + "))
-	var updated int
-	err := Scan(ctx, tx, b.String(), t.args, func(scan func(...any) error) error { return scan(&updated) })
+	b.WriteString(" SELECT " + strings.Join(append(t.counts, "0"), " + ") + strings.Repeat(", 0", t.columns))
+	if t.read != "" {
+		b.WriteString(" UNION ALL " + t.read) // the parts are executed one after the other
+	}
+	counted, updated := false, 0
+	unused := slices.Repeat([]any{new(int64)}, t.columns)
+	err := Scan(ctx, tx, b.String(), t.args, func(scan func(...any) error) error {
+		if counted {
+			return t.each(scan)
+		}
+		counted = true
+		return scan(append([]any{&updated}, unused...)...)
+	})
 	if err == nil && updated != t.updated {
 		return ErrStale
 	}

@@ -48,4 +48,22 @@ func TestTogether(t *testing.T) {
 	require.NoError(t, flush([]any{c, 3}))
 	require.Equal(t, map[uuid.UUID]int{a: 10, b: 20, c: 3}, counts(t, db))
 	require.Equal(t, "api_keys_pkey", store.DuplicateOf(flush([]any{c, 3})), "c is there")
+
+	// What a statement returns is read, beside the count of what others update.
+	upsert := bulk.NewInsert("api_keys", []string{"id", "usage_count"},
+		" ON CONFLICT (id) DO UPDATE SET usage_count = api_keys.usage_count + 100 RETURNING id, usage_count")
+	var all bulk.Together
+	require.NoError(t, update.Run(t.Context(), &all, db.Dialect(), [][]any{{10, a}}))
+	require.NoError(t, upsert.Run(t.Context(), &all, db.Dialect(), [][]any{{c, 1}, {uuid.New(), 7}}))
+	read := map[int64]int64{}
+	all.Read("SELECT CAST($1 AS bigint) + row_number() OVER (ORDER BY usage_count), usage_count FROM %s", 2, []any{40},
+		func(scan func(...any) error) error {
+			var n, count int64
+			err := scan(&n, &count)
+			read[n] = count
+			return err
+		})
+	require.NoError(t, update.Run(t.Context(), &all, db.Dialect(), [][]any{{30, b}}), "it is collected after that")
+	require.NoError(t, all.Flush(t.Context(), db))
+	require.Equal(t, map[int64]int64{41: 7, 42: 103}, read)
 }

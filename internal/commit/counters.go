@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -86,10 +87,7 @@ func (m *Committer) SetCounters(ctx context.Context, tx *ent.Client, now time.Ti
 	b := m.counting(tx, now)
 	rows := make([][]any, len(counters))
 	for i, c := range counters {
-		rows[i] = []any{
-			budgetwindow.DefaultID(), c.Budget, c.Subject, c.Begin, c.End, c.Want.Requests, c.Want.Tokens,
-			int64(c.Want.Cost), c.Want.Unpriced,
-		}
+		rows[i] = ledger.AppendAmount([]any{budgetwindow.DefaultID(), c.Budget, c.Subject, c.Begin, c.End}, c.Want)
 		if c.of == nil || !isLong(c.Begin, c.End) {
 			continue
 		}

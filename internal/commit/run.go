@@ -93,10 +93,13 @@ func (b *batch) write(ctx context.Context) error {
 	if err := b.writePools(ctx, b.tx, to, b.engine); err != nil {
 		return err
 	}
+	if err := b.addSpent(ctx, &one); err != nil {
+		return err
+	}
 	if err := one.Flush(ctx, b.tx); err != nil {
 		return err
 	}
-	if err := b.writeSpent(ctx); err != nil {
+	if err := b.noteSpent(ctx); err != nil {
 		return err
 	}
 	for _, d := range b.did {

@@ -25,7 +25,8 @@ type spending struct {
 	accessKeys map[uuid.UUID]*policy.AccessKey
 	spent      map[counterID]*addition
 	crossings  []crossing
-	unsure     bool // an account may lack a lease: none is remembered
+	aged       [][]any // windows of minutes: those before them are deleted
+	unsure     bool    // an account may lack a lease: none is remembered
 }
 
 // makeRoom is called before consumers are found. Without consumers nothing is written.

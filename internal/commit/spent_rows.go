@@ -123,18 +123,24 @@ var readSpentSQLite = bulk.Statements(func(n int) string {
 		readSpentSQL("unixepoch(substr(min(l.expires_at), 1, 19))")
 })
 
-var windowColumns = append([]string{"id", "budget_id", "subject_id", "window_start", "window_end"}, ledger.Amounts...)
+var (
+	windowKey     = []string{"budget_id", "subject_id", "window_start"}
+	windowColumns = slices.Concat([]string{"id"}, windowKey, []string{"window_end"}, ledger.Amounts)
+)
 
 var (
 	addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL)
 	addUnknown = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL+
-		" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
-	addingSQL = ledger.AddingSQL(budgetwindow.Table, "budget_id", "subject_id", "window_start")
+		" RETURNING "+strings.Join(slices.Concat(windowKey, ledger.Amounts), ", "))
+	// readAdded returns what counters are then, by number: few and short columns.
+	readAdded = "SELECT v.number, s.requests, s.tokens, s.cost, s.unpriced_requests FROM %s AS s JOIN " +
+		bulk.Unnest(1, budgetwindow.Table, append([]string{bulk.Number}, windowKey...)) +
+		" USING (" + strings.Join(windowKey, ", ") + ")"
+	addingSQL = ledger.AddingSQL(budgetwindow.Table, windowKey...)
 )
 
 // takeWindows subtracts from counters, which do not fall below zero.
-var takeWindows = bulk.NewUpdate(budgetwindow.Table, []string{"budget_id", "subject_id", "window_start"},
-	ledger.Amounts...)
+var takeWindows = bulk.NewUpdate(budgetwindow.Table, windowKey, ledger.Amounts...)
 
 // unspend subtracts from the counters what was counted.
 func (b *batch) unspend(ctx context.Context) error {
@@ -167,75 +173,111 @@ func (b *batch) unspend(ctx context.Context) error {
 // keptMinutes is how long windows of a minute are kept, for requests that are recorded late.
 const keptMinutes = 10 * time.Minute
 
-var dropWindows = bulk.NewDelete(budgetwindow.Table, []string{"budget_id", "subject_id", "window_start"},
+var dropWindows = bulk.NewDelete(budgetwindow.Table, windowKey,
 	"t.budget_id = %s AND t.subject_id = %s AND t.window_start < %s")
 
 var addCrossings = bulk.NewInsert(budgetcrossing.Table, []string{
 	"id", "budget_id", "subject_id", "window_start", "kind", "metric", "percent", "spent", "ceiling", "at",
 }, " ON CONFLICT (budget_id, subject_id, window_start, kind, metric, percent) DO NOTHING")
 
-// writeSpent adds to the counters, in one order for all, and notes the thresholds that they have passed. On SQLite it
-// knows most of the counters.
+// writeSpent adds to the counters, and notes the thresholds that they have passed.
 func (b *batch) writeSpent(ctx context.Context) error {
-	if len(b.spent)+len(b.crossings) == 0 {
-		return nil
+	var one bulk.Together
+	if err := b.addSpent(ctx, &one); err != nil {
+		return err
 	}
+	if err := one.Flush(ctx, b.tx); err != nil {
+		return err
+	}
+	return b.noteSpent(ctx)
+}
+
+// addSpent adds to the counters, in one order for all. On SQLite it knows most of them. On PostgreSQL the statement is
+// executed together with others.
+func (b *batch) addSpent(ctx context.Context, one *bulk.Together) error {
 	sums := slices.Collect(maps.Values(b.spent))
 	slices.SortFunc(sums, func(x, y *addition) int { return x.id().compare(y.id()) })
-	var known, unknown, old [][]any
+	var known, unknown [][]any
+	var asked []*addition
 	for _, s := range sums {
-		row := []any{
-			budgetwindow.DefaultID(), s.ID, s.subject.ID, s.begin, s.end, s.Requests, s.Tokens, int64(s.Cost),
-			s.Unpriced,
-		}
+		row := ledger.AppendAmount([]any{budgetwindow.DefaultID(), s.ID, s.subject.ID, s.begin, s.end}, s.Amount)
 		if c := b.counterOf(s.binding); c != nil && b.engine == dialect.SQLite {
-			known, old = append(known, row), b.added(old, s, c.Ended)
+			known = append(known, row)
+			b.added(s, c.Ended)
 		} else {
-			unknown = append(unknown, row)
+			unknown, asked = append(unknown, row), append(asked, s)
 		}
 	}
-	if err := addWindows.Run(ctx, b.tx, b.engine, known); err != nil {
+	if err := addWindows.Run(ctx, b.tx, b.engine, known); err != nil || len(unknown) == 0 {
 		return err
+	}
+	if b.engine == dialect.Postgres {
+		return b.addTogether(ctx, one, unknown, asked)
 	}
 	var id counterID
 	var after budget.Amount
 	cells := []any{
 		&id.budget, &id.subject, &id.begin, &after.Requests, &after.Tokens, (*int64)(&after.Cost), &after.Unpriced,
 	}
-	err := addUnknown.Return(ctx, b.tx, b.engine, unknown, func(scan func(...any) error) error {
+	return addUnknown.Return(ctx, b.tx, unknown, func(scan func(...any) error) error {
 		if err := scan(cells...); err != nil {
 			return err
 		}
 		id.begin = utc.Of(id.begin)
-		old = b.added(old, b.spent[id], after)
+		b.added(b.spent[id], after)
 		return nil
 	})
+}
+
+// addTogether has rows added to counters when the statements are executed that are collected.
+func (b *batch) addTogether(ctx context.Context, one *bulk.Together, rows [][]any, of []*addition) error {
+	if err := addUnknown.Run(ctx, one, b.engine, rows); err != nil {
+		return err
+	}
+	numbers := make([][]any, len(of))
+	for i, s := range of {
+		numbers[i] = []any{i, s.ID, s.subject.ID, s.begin}
+	}
+	args, err := bulk.Arrays(len(numbers[0]), numbers)
 	if err != nil {
 		return err
 	}
-	if err := dropWindows.Run(ctx, b.tx, b.engine, old); err != nil {
+	var n int
+	var after budget.Amount
+	cells := []any{&n, &after.Requests, &after.Tokens, (*int64)(&after.Cost), &after.Unpriced}
+	one.Read(readAdded, len(cells), args, func(scan func(...any) error) error {
+		if err := scan(cells...); err != nil {
+			return err
+		}
+		b.added(of[n], after)
+		return nil
+	})
+	return nil
+}
+
+// noteSpent notes the thresholds that were passed, after counters were added to.
+func (b *batch) noteSpent(ctx context.Context) error {
+	if err := dropWindows.Run(ctx, b.tx, b.engine, b.aged); err != nil {
 		return err
 	}
 	return b.writeCrossings(ctx)
 }
 
-// added notes the thresholds that a counter has passed. If it is new and of a minute, it adds to old what deletes much
-// older ones.
-func (b *batch) added(old [][]any, s *addition, after budget.Amount) [][]any {
+// added notes the thresholds that a counter has passed. If it is new and of a minute, much older ones are deleted.
+func (b *batch) added(s *addition, after budget.Amount) {
 	if s.Window.Per == budget.Minute && after == s.Amount {
 		kept := utc.Min(s.begin, b.now).Add(-keptMinutes)
-		old = append(old, []any{s.ID, s.subject.ID, kept})
+		b.aged = append(b.aged, []any{s.ID, s.subject.ID, kept})
 		if a := b.accounts[s.account()]; a != nil {
 			maps.DeleteFunc(a.windows, func(begin time.Time, _ *budget.Counter) bool { return begin.Before(kept) })
 		}
 	}
 	if !isLong(s.begin, s.end) {
-		return old
+		return
 	}
 	for _, c := range s.Crossings(s.subject.ID, s.begin, after.Less(s.Amount), after) {
 		b.crossings = append(b.crossings, crossing{s.id(), c, budgetcrossing.KindThreshold})
 	}
-	return old
 }
 
 // writeCrossings notes crossings that are not noted yet.

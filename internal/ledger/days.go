@@ -115,12 +115,13 @@ var (
 func dayRows(days []Period, sums map[Period]Sums) (rows [][]any) {
 	for _, p := range days {
 		s := sums[p]
-		rows = append(rows, appendAmount([]any{consumerday.DefaultID(), p.Key, p.Start}, s.Amount()))
+		rows = append(rows, AppendAmount([]any{consumerday.DefaultID(), p.Key, p.Start}, s.Amount()))
 	}
 	return rows
 }
 
-func appendAmount(row []any, a budget.Amount) []any {
+// AppendAmount appends the values of Amounts.
+func AppendAmount(row []any, a budget.Amount) []any {
 	for _, n := range a.Numbers() {
 		row = append(row, n)
 	}
@@ -161,7 +162,7 @@ func RecountDays(ctx context.Context, tx bulk.Querier, engine string, of map[Per
 	var set, drop [][]any
 	for _, p := range days {
 		if a, ok := took[p]; ok {
-			set = append(set, append(appendAmount(nil, a), p.Key, p.Start))
+			set = append(set, append(AppendAmount(nil, a), p.Key, p.Start))
 		} else {
 			drop = append(drop, []any{p.Key, p.Start})
 		}
