@@ -249,7 +249,8 @@ FROM objects GROUP BY kind, privileges ORDER BY min(number), privileges`
 // checkPrivileges returns ErrDenied with all the privileges that the role lacks for a registry on PostgreSQL.
 func checkPrivileges(ctx context.Context, db store.DB) error {
 	const revisions = "atlas_schema_revisions"
-	tables, functions := []string{revisions}, []string{"usage_events_make_partitions", "usage_events_drop_partition"}
+	tables := []string{revisions}
+	functions := []string{"usage_events_make_partitions", "usage_events_drop_partition", "share_policy"}
 	for _, t := range entmigrate.Tables {
 		tables = append(tables, t.Name)
 	}

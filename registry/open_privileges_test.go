@@ -45,7 +45,7 @@ func testLacking(t *testing.T, server string) {
 	lacks("GRANT USAGE ON SCHEMA public TO \"the app\"; GRANT SELECT ON public.atlas_schema_revisions TO" +
 		" \"the app\"; " +
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON public.access_keys, public.api_keys, public.audit_log, ")
-	lacks("public.usage_tracking TO \"the app\"; GRANT EXECUTE ON FUNCTION " +
+	lacks("public.usage_tracking TO \"the app\"; GRANT EXECUTE ON FUNCTION public.share_policy(), " +
 		"public.usage_events_drop_partition(part bigint), public.usage_events_make_partitions(days date[]) TO" +
 		" \"the app\"")
 	pgRun(t, server, "GRANT USAGE ON SCHEMA public TO \"the app\"", "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN"+

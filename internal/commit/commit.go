@@ -258,7 +258,7 @@ func (m *Committer) Fold(ctx context.Context, model uuid.UUID, now time.Time) er
 func (m *Committer) FoldSome(
 	ctx context.Context, tx *ent.Client, model uuid.UUID, now time.Time,
 ) (more bool, err error) {
-	if err := m.sharePolicy(ctx, tx); err != nil { // the dimensions stay as they are
+	if _, err := m.sharePolicy(ctx, tx); err != nil { // the dimensions stay as they are
 		return false, err
 	}
 	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx}

@@ -139,7 +139,8 @@ func (o *ownerMemory) keep(version int64, s *spending) {
 const maxOwners = 100_000
 
 // PolicyLock is the number of PostgreSQL's advisory lock for what processes remember of consumers ("MSpo"). A batch
-// shares it; whoever changes consumers or budgets has it alone, so that nothing is admitted by what was before.
+// shares it, by share_policy in migrate/postgres; whoever changes consumers or budgets has it alone, so that nothing is
+// admitted by what was before.
 const PolicyLock = 0x4d53706f
 
 // PathIDs returns the ids of a consumer's path, the root first, or fault.ErrCorrupt.

@@ -155,13 +155,14 @@ func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []strin
 	})
 }
 
-// sharePolicy keeps changes of what processes remember waiting until a transaction ends.
-func (e *env) sharePolicy(ctx context.Context, tx bulk.Execer) error {
+// sharePolicy keeps changes of what processes remember waiting until a transaction ends, and returns how many there have
+// been. On SQLite it does nothing, and returns nil.
+func (e *env) sharePolicy(ctx context.Context, tx bulk.Querier) (version *int64, err error) {
 	if e.engine != dialect.Postgres {
-		return nil
+		return nil, nil //nolint:nilnil // see above
 	}
-	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", PolicyLock)
-	return err
+	err = bulk.Scan(ctx, tx, "SELECT share_policy()", nil, func(scan func(...any) error) error { return scan(&version) })
+	return version, err
 }
 
 // learnOwners takes the policy's lock and finds the consumers that calls name, with all above them.
@@ -169,8 +170,10 @@ func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
 	if len(n.owners)+len(n.accessKeys) == 0 && !n.tagged {
 		return nil
 	}
-	if err := b.sharePolicy(ctx, b.tx); err != nil {
+	if version, err := b.sharePolicy(ctx, b.tx); err != nil {
 		return err
+	} else if version != nil {
+		b.version = version
 	}
 	if n.tagged {
 		if err := b.openBook(ctx); err != nil {
