@@ -165,7 +165,9 @@ func checkTags(f *fault.List, tags Tags) {
 		f.Text("name of a dimension", name, 1, rule.MaxWord)
 		f.Check(len(texts) <= maxTagged, "%d tags of %.64q are more than %d", len(texts), name, maxTagged)
 		for _, text := range texts {
-			f.Text("tag of "+fmt.Sprintf("%.64q", name), text, 1, maxTag)
+			if rule.Text(1, maxTag)(text) != nil {
+				f.Text(fmt.Sprintf("tag of %.64q", name), text, 1, maxTag)
+			}
 		}
 		f.Check(utf8.RuneCountInString(dimension.NameOf(texts)) <= maxTagSet,
 			"the tags of %.64q have more than %d characters together, as JSON", name, maxTagSet)

@@ -177,11 +177,40 @@ func combined(parts []string, all []Counted) string {
 
 // NameOf returns the name of the value of several tags, or of several ids.
 func NameOf(texts []string) string {
+	if plain, ok := appendPlain(nil, texts); ok {
+		return string(plain)
+	}
 	var b bytes.Buffer
 	to := json.NewEncoder(&b)
 	to.SetEscapeHTML(false)
 	_ = to.Encode(texts) // texts can be encoded, and a buffer takes them
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// appendPlain appends texts as JSON; false: one of them has characters that JSON escapes, or that are not ASCII. Most
+// have none, and are written in a tenth of the time.
+func appendPlain(b []byte, texts []string) ([]byte, bool) {
+	b = append(b, '[')
+	for i, text := range texts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		var ok bool
+		if b, ok = appendPlainText(b, text); !ok {
+			return b, false
+		}
+	}
+	return append(b, ']'), true
+}
+
+func appendPlainText(b []byte, text string) ([]byte, bool) {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return b, false
+		}
+	}
+	return append(append(append(b, '"'), text...), '"'), true
 }
 
 // TextsOf returns the texts of a name, the opposite of NameOf.
@@ -271,17 +300,37 @@ func Marshal(tags schema.Tags) string {
 	if len(tags) == 0 {
 		return ""
 	}
+	names := make([]string, 0, len(tags))
 	sorted := make(schema.Tags, len(tags))
 	for name, texts := range tags {
-		if len(texts) > 0 {
+		switch len(texts) {
+		case 0:
+			continue
+		case 1:
+			sorted[name] = texts
+		default:
 			sorted[name] = slices.Compact(slices.Sorted(slices.Values(texts)))
 		}
+		names = append(names, name)
 	}
 	if len(sorted) == 0 {
 		return ""
 	}
-	text, _ := json.Marshal(sorted) // texts can be marshaled
-	return string(text)
+	slices.Sort(names)
+	b, ok := []byte{'{'}, true
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, ok = appendPlainText(b, name); ok {
+			b, ok = appendPlain(append(b, ':'), sorted[name])
+		}
+		if !ok {
+			text, _ := json.Marshal(sorted) // texts can be marshaled
+			return string(text)
+		}
+	}
+	return string(append(b, '}'))
 }
 
 // Check returns fault.ErrInvalidData if a request of an instant may not have tags, which are as they are stored; and

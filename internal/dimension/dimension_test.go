@@ -1,6 +1,9 @@
 package dimension
 
 import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -127,4 +130,37 @@ func TestCheck(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	require.ErrorIs(t, b.Check("{", noon), fault.ErrCorrupt)
+}
+
+// TestPlain: texts are written as encoding/json writes them.
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not for secrets
+	alphabet := []rune("ab ~!/\"\\<>&\t\x7fé\u2028")
+	text := func() string {
+		runes := make([]rune, 1+r.IntN(3))
+		for i := range runes {
+			runes[i] = alphabet[r.IntN(1+r.IntN(len(alphabet)))]
+		}
+		return string(runes)
+	}
+	for range 2000 {
+		tags := schema.Tags{}
+		for range 1 + r.IntN(3) {
+			texts := make([]string, 1+r.IntN(3))
+			for i := range texts {
+				texts[i] = text()
+			}
+			tags[text()] = slices.Compact(slices.Sorted(slices.Values(texts)))
+		}
+		want, err := json.Marshal(tags)
+		require.NoError(t, err)
+		require.Equal(t, string(want), Marshal(tags))
+		for _, texts := range tags {
+			read, err := TextsOf(NameOf(texts))
+			require.NoError(t, err)
+			require.Equal(t, texts, read)
+			require.NotContains(t, NameOf(texts), `\u003c`)
+		}
+	}
 }
