@@ -38,6 +38,12 @@ func Unnest(first int, table string, columns []string) string {
 	return "unnest(" + strings.Join(arrays, ", ") + ") AS v(" + strings.Join(columns, ", ") + ")"
 }
 
+// UnnestNumbered is Unnest with a further column: the numbers of the rows, from 1 on.
+func UnnestNumbered(first int, table string, columns []string) string {
+	v := strings.Replace(Unnest(first, table, columns), " AS v(", " WITH ORDINALITY AS v(", 1)
+	return strings.TrimSuffix(v, ")") + ", " + Number + ")"
+}
+
 // Number is a column that Unnest knows for every table: the number of a row in a list.
 const Number = "number"
 

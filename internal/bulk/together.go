@@ -15,6 +15,7 @@ import (
 type Together struct {
 	texts   []string
 	args    []any
+	last    int      // how many arguments are those of earlier statements than the last one
 	counts  []string // of the rows that the collected updates change
 	updated int      // how many rows they must change
 	read    string   // a query for what one of them returns
@@ -24,7 +25,8 @@ type Together struct {
 
 // ExecContext implements Execer. It returns no result: nothing is executed yet.
 func (t *Together) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
-	t.texts = append(t.texts, shifted(shift{query, len(t.args)}))
+	t.last = len(t.args)
+	t.texts = append(t.texts, shifted(shift{query, t.last}))
 	t.args = append(t.args, args...)
 	return nil, nil //nolint:nilnil // see above
 }
@@ -38,11 +40,10 @@ func (t *Together) expect(rows int) {
 }
 
 // Read has Flush call each for the rows of a query for what the last statement returned, which is the table %s in it.
-// All columns of the query are integers.
-func (t *Together) Read(query string, columns int, args []any, each func(scan func(...any) error) error) {
-	last := fmt.Sprint("s", len(t.texts)-1)
-	t.read, t.columns, t.each = shifted(shift{fmt.Sprintf(query, last), len(t.args)}), columns-1, each
-	t.args = append(t.args, args...)
+// The query has the same arguments. All its columns are integers.
+func (t *Together) Read(query string, columns int, each func(scan func(...any) error) error) {
+	last := len(t.texts) - 1
+	t.read, t.columns, t.each = shifted(shift{fmt.Sprintf(query, fmt.Sprint("s", last)), t.last}), columns-1, each
 }
 
 // Flush executes what was collected. It returns ErrStale if a row to be updated is not there.

@@ -56,14 +56,15 @@ func TestTogether(t *testing.T) {
 	require.NoError(t, update.Run(t.Context(), &all, db.Dialect(), [][]any{{10, a}}))
 	require.NoError(t, upsert.Run(t.Context(), &all, db.Dialect(), [][]any{{c, 1}, {uuid.New(), 7}}))
 	read := map[int64]int64{}
-	all.Read("SELECT CAST($1 AS bigint) + row_number() OVER (ORDER BY usage_count), usage_count FROM %s", 2, []any{40},
-		func(scan func(...any) error) error {
-			var n, count int64
-			err := scan(&n, &count)
-			read[n] = count
-			return err
-		})
+	query := "SELECT v.number, s.usage_count FROM %s AS s JOIN " +
+		bulk.UnnestNumbered(1, "api_keys", []string{"id"}) + " USING (id)"
+	all.Read(query, 2, func(scan func(...any) error) error {
+		var n, count int64
+		err := scan(&n, &count)
+		read[n] = count
+		return err
+	})
 	require.NoError(t, update.Run(t.Context(), &all, db.Dialect(), [][]any{{30, b}}), "it is collected after that")
 	require.NoError(t, all.Flush(t.Context(), db))
-	require.Equal(t, map[int64]int64{41: 7, 42: 103}, read)
+	require.Equal(t, map[int64]int64{1: 103, 2: 7}, read)
 }

@@ -29,8 +29,8 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	rows := make([][]any, len(unique))
 	for i, by := range unique {
 		rows[i] = []any{
-			i, by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, b.now,
-			by.Provider != uuid.Nil || by.Models != nil,
+			i, by.ID, by.subject.ID, by.begin, by.end, by.Provider != uuid.Nil || by.Models != nil,
+			by.subject.Path, b.now,
 		}
 	}
 	var (
@@ -64,7 +64,7 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	if b.engine == dialect.Postgres {
 		var args []any
 		if args, err = bulk.Arrays(len(spentTypes), rows); err == nil {
-			err = bulk.Scan(ctx, tx, readSpentPostgres, args, keep)
+			err = bulk.Scan(ctx, tx, readSpentPostgres, append(args, b.now), keep)
 		}
 	} else {
 		err = bulk.Chunks(rows, func(some [][]any) error {
@@ -77,12 +77,10 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 	return err
 }
 
-// spentTypes are the types of the columns of v in readSpentSQL.
-var spentTypes = []string{
-	"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "timestamptz", "boolean",
-}
+// spentTypes are the types of the first columns of v in readSpentSQL. PostgreSQL finds the others.
+var spentTypes = []string{"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "boolean"}
 
-const spentColumns = "v(number, budget_id, subject_id, begins, ends, path, now, filters)"
+const spentColumns = "v(number, budget_id, subject_id, begins, ends, filters, path, now)"
 
 // readSpentSQL reads counters, and what open leases reserve: by model, if a budget filters models. Until is an
 // expression for when they are to be read again, in Unix seconds.
@@ -113,12 +111,13 @@ var readSpentPostgres = func() string {
 	for i, of := range spentTypes {
 		arrays[i] = fmt.Sprintf("CAST($%d AS %s[])", i+1, of)
 	}
-	return "WITH " + spentColumns + " AS (SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")) " +
-		readSpentSQL("0")
+	return "WITH " + spentColumns + " AS (SELECT u.*, c.path, CAST($7 AS timestamptz) FROM unnest(" +
+		strings.Join(arrays, ", ") + ") AS u(number, budget_id, subject_id, begins, ends, filters)" +
+		" JOIN consumers AS c ON c.id = u.subject_id) " + readSpentSQL("0")
 }()
 
 var readSpentSQLite = bulk.Statements(func(n int) string {
-	row := slices.Repeat([]string{"$%d"}, len(spentTypes))
+	row := slices.Repeat([]string{"$%d"}, len(spentTypes)+2)
 	return "WITH " + spentColumns + " AS (VALUES " + bulk.Placeholders(n, row...) + ") " +
 		readSpentSQL("unixepoch(substr(min(l.expires_at), 1, 19))")
 })
@@ -132,10 +131,9 @@ var (
 	addWindows = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL)
 	addUnknown = bulk.NewInsert(budgetwindow.Table, windowColumns, addingSQL+
 		" RETURNING "+strings.Join(slices.Concat(windowKey, ledger.Amounts), ", "))
-	// readAdded returns what counters are then, by number: few and short columns.
+	// readAdded returns what counters are then, by the number of the row: few and short columns.
 	readAdded = "SELECT v.number, s.requests, s.tokens, s.cost, s.unpriced_requests FROM %s AS s JOIN " +
-		bulk.Unnest(1, budgetwindow.Table, append([]string{bulk.Number}, windowKey...)) +
-		" USING (" + strings.Join(windowKey, ", ") + ")"
+		bulk.UnnestNumbered(2, budgetwindow.Table, windowKey) + " USING (" + strings.Join(windowKey, ", ") + ")"
 	addingSQL = ledger.AddingSQL(budgetwindow.Table, windowKey...)
 )
 
@@ -234,22 +232,14 @@ func (b *batch) addTogether(ctx context.Context, one *bulk.Together, rows [][]an
 	if err := addUnknown.Run(ctx, one, b.engine, rows); err != nil {
 		return err
 	}
-	numbers := make([][]any, len(of))
-	for i, s := range of {
-		numbers[i] = []any{i, s.ID, s.subject.ID, s.begin}
-	}
-	args, err := bulk.Arrays(len(numbers[0]), numbers)
-	if err != nil {
-		return err
-	}
 	var n int
 	var after budget.Amount
 	cells := []any{&n, &after.Requests, &after.Tokens, (*int64)(&after.Cost), &after.Unpriced}
-	one.Read(readAdded, len(cells), args, func(scan func(...any) error) error {
+	one.Read(readAdded, len(cells), func(scan func(...any) error) error {
 		if err := scan(cells...); err != nil {
 			return err
 		}
-		b.added(of[n], after)
+		b.added(of[n-1], after)
 		return nil
 	})
 	return nil
