@@ -1,8 +1,6 @@
 package bench_test
 
 import (
-	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -31,34 +29,11 @@ func BenchmarkBudgetProcesses(b *testing.B) {
 		children[i] = startLeaser(b, d, users)
 	}
 	settled := map[string]int{}
-	phase := func(kind string, lasts time.Duration) (perSecond float64) {
-		d.vacuum(b)
-		for _, c := range children {
-			require.NoError(b, c.stdin.Encode(phaseInput{kind, lasts}))
-		}
-		for _, c := range children {
-			made := c.read(b)
-			perSecond += float64(made.Pairs) / made.Took.Seconds()
-			settled[kind] += made.Pairs
-		}
+	sums := inTurns(b, budgetKinds, func(kind string, lasts time.Duration) float64 {
+		made, perSecond := d.phase(b, children, kind, lasts)
+		settled[kind] += made
 		return perSecond
-	}
-	for _, kind := range budgetKinds { // opens connections, and prepares statements
-		phase(kind, *leasePhase/10)
-	}
-	sums := map[string]float64{}
-	b.ResetTimer()
-	for n := range b.N {
-		var round []string
-		for i := range budgetKinds { // each is first, second and last as often
-			kind := budgetKinds[(i+n)%len(budgetKinds)]
-			made := phase(kind, *leasePhase)
-			round = append(round, fmt.Sprintf("%s %.0f", kind, made))
-			sums[kind] += made
-		}
-		b.Log("settled/s:", strings.Join(round, ", "))
-	}
-	b.StopTimer()
+	})
 	for _, c := range children {
 		c.stop(b)
 	}

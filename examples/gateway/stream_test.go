@@ -79,6 +79,16 @@ func (do readerFunc) Read([]byte) (int, error) {
 func TestStreamCut(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, faults{cut: 1})
+	require.NotContains(t, f.readBroken(t), "[DONE]")
+	require.Equal(t, tally{answers: map[int]int{statusOfCut: 1}}, f.provider.counted(),
+		"what was passed on is not asked for again")
+	f.requireEstimated(t)
+	require.Equal(t, keysPerProvider, f.usable(t))
+}
+
+// readBroken returns what comes of a stream that breaks off.
+func (f *fixture) readBroken(t *testing.T) string {
+	t.Helper()
 	front := httptest.NewServer(f)
 	defer front.Close()
 	response, err := front.Client().Do(f.newCall(t.Context(), front.URL, helloStream))
@@ -86,11 +96,7 @@ func TestStreamCut(t *testing.T) {
 	defer func() { require.NoError(t, response.Body.Close()) }()
 	body, err := io.ReadAll(response.Body)
 	require.Error(t, err)
-	require.NotContains(t, string(body), "[DONE]")
-	require.Equal(t, tally{answers: map[int]int{statusOfCut: 1}}, f.provider.counted(),
-		"what was passed on is not asked for again")
-	f.requireEstimated(t)
-	require.Equal(t, keysPerProvider, f.usable(t))
+	return string(body)
 }
 
 // requireEstimated requires that one request was recorded: it failed, and costs what it was expected to use.
@@ -115,14 +121,7 @@ func TestStreamWithoutUsage(t *testing.T) {
 	}))
 	defer provider.Close()
 	f.upstream = provider.URL
-	front := httptest.NewServer(f)
-	defer front.Close()
-	response, err := front.Client().Do(f.newCall(t.Context(), front.URL, helloStream))
-	require.NoError(t, err)
-	defer func() { require.NoError(t, response.Body.Close()) }()
-	body, err := io.ReadAll(response.Body)
-	require.Error(t, err)
-	require.Contains(t, string(body), "[DONE]")
+	require.Contains(t, f.readBroken(t), "[DONE]")
 	f.requireEstimated(t)
 }
 
