@@ -68,7 +68,7 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	if err := b.learnModels(ctx, n); err != nil {
 		return err
 	}
-	if err := b.readRequests(ctx, b.tx, n.requests); err != nil {
+	if err := b.readRequests(ctx, b.tx, b.engine, n.requests); err != nil {
 		return err
 	}
 	for _, id := range n.ending {
@@ -144,24 +144,35 @@ func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.U
 }
 
 // readRequests reads which request ids have been recorded, as far back as events are kept, and as what.
-func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
-	const query = "SELECT request_id, COALESCE(fingerprint, 0) FROM usage_events WHERE request_id IN %s"
-	return bulk.ScanIn(ctx, tx, query, ids, func(scan func(...any) error) error {
+func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, engine string, ids []string) error {
+	each := func(scan func(...any) error) error {
 		var id string
 		var fingerprint int64
 		err := scan(&id, &fingerprint)
 		s.recorded[id] = fingerprint
 		return err
-	})
+	}
+	if engine == dialect.Postgres && len(ids) > 0 {
+		return bulk.Scan(ctx, tx, recordedPostgres, []any{ids}, each)
+	}
+	const query = "SELECT request_id, COALESCE(fingerprint, 0) FROM usage_events WHERE request_id IN %s"
+	return bulk.ScanIn(ctx, tx, query, ids, each)
 }
 
-// sharePolicy keeps changes of what processes remember waiting until a transaction ends, and returns how many there have
-// been. On SQLite it does nothing, and returns nil.
+// recordedPostgres looks up one id at a time, by the index. With a list, PostgreSQL would compare all ids with each row
+// of a partition that was empty when the statement was planned: with those of a new day, until they are analyzed.
+const recordedPostgres = "SELECT e.request_id, COALESCE(e.fingerprint, 0) FROM unnest(CAST($1 AS text[])) AS v(id)" +
+	" CROSS JOIN LATERAL (SELECT * FROM usage_events AS e WHERE e.request_id = v.id OFFSET 0) AS e"
+
+// sharePolicy keeps changes of what processes remember waiting until a transaction ends, and returns the number of
+// changes so far. On SQLite it does nothing, and returns nil.
 func (e *env) sharePolicy(ctx context.Context, tx bulk.Querier) (version *int64, err error) {
 	if e.engine != dialect.Postgres {
 		return nil, nil //nolint:nilnil // see above
 	}
-	err = bulk.Scan(ctx, tx, "SELECT share_policy()", nil, func(scan func(...any) error) error { return scan(&version) })
+	err = bulk.Scan(ctx, tx, "SELECT share_policy()", nil, func(scan func(...any) error) error {
+		return scan(&version)
+	})
 	return version, err
 }
 
