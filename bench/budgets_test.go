@@ -19,8 +19,9 @@ const beginCallers = 8
 
 // BenchmarkBudgetBegins opens empty budgets of a month over a ledger of requests for 1,000 consumers below one
 // organisation to 50 models: one that all share, one for each user, one whose month begins at another hour than a UTC
-// day, so that quarters of an hour are read, and one for a single model. It reports how long CreateBudget takes; and while 8 callers lease and
-// settle keys for the consumers, how long one of them waited at most for a key until CreateBudget was over.
+// day, so that quarters of an hour are read, and one for a single model. It reports how long CreateBudget takes; and
+// while 8 callers lease and settle keys for the consumers, how long one of them waited at most for a key until
+// CreateBudget was over.
 //
 // With -kept, one engine's ledger is kept for another run.
 //
@@ -40,7 +41,10 @@ func BenchmarkBudgetBegins(b *testing.B) {
 			for _, in := range []registry.BudgetInput{
 				{Name: "shared", Window: l.month}, {Name: "each", Window: l.month, Each: true, EachKind: "user"},
 				{Name: "zone", Window: inZone},
-				{Name: "model", Window: l.month, ProviderID: o.models[0].ProviderID, Models: []string{o.models[0].ModelID}},
+				{
+					Name: "model", Window: l.month, ProviderID: o.models[0].ProviderID,
+					Models: []string{o.models[0].ModelID},
+				},
 			} {
 				in.ConsumerID, in.Ceilings = o.org, plenty
 				b.Run("budget="+in.Name+"/load=idle", func(b *testing.B) { o.idle(b, in) })

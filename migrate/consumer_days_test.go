@@ -10,8 +10,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
 
-// TestConsumerDays migrates usage by value of a consumer and of a tag, at two prices, with amounts that are more than an
-// integer when they are added up.
+// TestConsumerDays migrates usage by value of a consumer and of a tag, at two prices, with amounts that are more than
+// an integer when they are added up.
 func TestConsumerDays(t *testing.T) {
 	t.Parallel()
 	eachOld(t, testConsumerDays)
@@ -29,8 +29,8 @@ func testConsumerDays(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 		"INSERT INTO models (id, provider_id, model_id, created_at, updated_at) VALUES ("+id(1)+", "+id(1)+", 'm', "+
 			at+", "+at+")",
 		"INSERT INTO dimensions (id, created_at, updated_at, name, kind, max_values, since, open_from) VALUES ("+id(1)+
-			", "+at+", "+at+", 'feature', 'single', 10, "+at+", "+at+"), ("+id(2)+", "+at+", "+at+", 'consumer', 'consumer', 10, "+
-			at+", "+at+")",
+			", "+at+", "+at+", 'feature', 'single', 10, "+at+", "+at+"), ("+id(2)+", "+at+", "+at+
+			", 'consumer', 'consumer', 10, "+at+", "+at+")",
 		"INSERT INTO dimension_values (id, dimension_id, name, since) VALUES ("+id(1)+", "+id(1)+", 'chat', "+at+")")
 	for n := 2; n < 5; n++ {
 		run(t, db,
@@ -42,9 +42,10 @@ func testConsumerDays(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 				")")
 	}
 	usage := func(row, value, price, day int, requests, unpriced, input, output int64, cost any) {
-		run(t, db, fmt.Sprintf("INSERT INTO usage_by_value (id, model_id, value_id, price_id, period_start, period_end,"+
-			" request_count, unpriced_count, input_tokens, output_tokens, total_cost) VALUES (%s, %s, %s, %s,"+
-			" '2026-11-%02d 00:00:00+00:00', '2026-11-%02d 00:00:00+00:00', %d, %d, %d, %d, %v)",
+		run(t, db, fmt.Sprintf("INSERT INTO usage_by_value (id, model_id, value_id, price_id, period_start,"+
+			" period_end, request_count, unpriced_count, input_tokens, output_tokens, total_cost)"+
+			" VALUES (%s, %s, %s, %s, '2026-11-%02d 00:00:00+00:00', '2026-11-%02d 00:00:00+00:00',"+
+			" %d, %d, %d, %d, %v)",
 			id(row), id(1), id(value), id(price), day, day+1, requests, unpriced, input, output, cost))
 	}
 	usage(1, 1, 2, 4, 1, 0, 5, 5, dollar) // a tag

@@ -108,9 +108,8 @@ func checkThresholds(f *fault.List, percentages []int) {
 // minute is complete since events are kept.
 //
 // While it adds up what was spent, others wait: on SQLite all who write, on PostgreSQL requests for consumers and
-// changes of the catalogue. A month of a thousand consumers takes about a tenth of a second. A budget for one
-// model takes three times as long, and one for fifty models a hundred times: the days of consumers do not tell models
-// apart.
+// changes of the catalogue. A month of a thousand consumers takes about a tenth of a second. A budget for one model
+// takes three times as long, and one for fifty models a hundred times: the days of consumers do not tell models apart.
 //
 // Errors:
 //

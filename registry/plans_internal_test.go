@@ -348,7 +348,8 @@ func TestPostgresTailPlan(t *testing.T) {
 	}
 	_, err = reg.db.ExecContext(ctx, "ANALYZE")
 	require.NoError(t, err)
-	plan := explainPostgres(t, reg, "SELECT sum(e.cost) FROM "+ledger.Tail(dialect.Postgres, " AND e.id < $1"), uuid.Max)
+	query := "SELECT sum(e.cost) FROM " + ledger.Tail(dialect.Postgres, " AND e.id < $1")
+	plan := explainPostgres(t, reg, query, uuid.Max)
 	require.Contains(t, plan, "Index Cond: ((model_id = m.id) AND (id > COALESCE(f.folded_to, m.id))")
 }
 

@@ -26,7 +26,8 @@ import (
 // RepairResult says what RepairLedger has done.
 type RepairResult struct {
 	// Quarters, Days, Totals, Values and Keys count the rows that were changed, written or removed. Totals are the
-	// periods of a model over all keys and prices, Values those of the values of dimensions and of consumers.
+	// periods of a model over all keys and prices, Values count rows of usage_by_value, of its quarters, and
+	// of consumer_days.
 	Quarters, Days, Totals, Values, Keys int64
 	// Counters and Paths count the counters of budgets and the paths of consumers that were set.
 	Counters, Paths int64
@@ -55,15 +56,17 @@ type RepairResult struct {
 //   - a damaged row with nothing below it
 //   - a row that contradicts what is below it although the digests are right, unless there are events for all of it
 //   - a row without any event
+//   - the days of consumers, where the rows by consumer do not add up to what the keys have
 //   - the counters of keys that may be affected by such a row
 //   - the counters of budgets, as long as such a row is an event or a sum by value
 //   - a consumer that is below itself
 //
 // Others may record meanwhile. Each day is read in one state of the database, and mended in transactions of some
-// thousand rows of a model; other writers wait for those transactions alone: on PostgreSQL recorders of that model, on
-// SQLite everybody. Each key is mended in a transaction, too, and so is each budget: requests for consumers wait for
-// that. After an error, what was mended stays, and RepairLedger can be called again. One audit entry says how many rows
-// were changed; if none was, there is no entry.
+// thousand rows of a model, or days of consumers; other writers wait for those transactions alone: on PostgreSQL
+// recorders of that model, or folds of requests for those consumers, on SQLite everybody. Each key is mended in a
+// transaction, too, and so is each budget: requests for consumers wait for that. After an error, what was mended stays,
+// and RepairLedger can be called again. One audit entry says how many rows were changed; if none was, there is no
+// entry.
 //
 // It returns [ErrInvalidData] if the actor breaks a rule, and [ErrBusy] if others keep changing what is to be mended
 // other than by recording.

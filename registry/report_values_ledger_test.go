@@ -52,6 +52,12 @@ func TestRepairValues(t *testing.T) {
 
 			"a consumer's days are gone": func() { past.ConsumerDay.Delete().ExecX(t.Context()) },
 			"a consumer's cost is wrong": func() { past.ConsumerDay.Update().AddCost(1).ExecX(t.Context()) },
+			"a consumer's day begins too late": func() {
+				row := past.ConsumerDay.Query().FirstX(t.Context())
+				past.ConsumerDay.DeleteOne(row).ExecX(t.Context())
+				past.ConsumerDay.Create().SetConsumerID(row.ConsumerID).SetDay(row.Day.Add(time.Hour)).
+					SetRequests(row.Requests).ExecX(t.Context())
+			},
 			"a consumer's day is of a time without usage": func() {
 				past.ConsumerDay.Create().SetConsumerID(a.user.ID).SetDay(day.PeriodStart.AddDate(-1, 0, 0)).
 					SetRequests(1).ExecX(t.Context())

@@ -15,7 +15,7 @@ import (
 type Together struct {
 	texts   []string
 	args    []any
-	last    int      // how many arguments are those of earlier statements than the last one
+	last    int      // how many arguments come before those of the last statement
 	counts  []string // of the rows that the collected updates change
 	updated int      // how many rows they must change
 	read    string   // a query for what one of them returns
@@ -39,8 +39,8 @@ func (t *Together) expect(rows int) {
 	t.updated += rows
 }
 
-// Read has Flush call each for the rows of a query for what the last statement returned, which is the table %s in it.
-// The query has the same arguments. All its columns are integers.
+// Read has Flush call each for the rows of a query about what the last statement returned: %s in the query stands for
+// those rows. The query has the same arguments. All its columns are integers.
 func (t *Together) Read(query string, columns int, each func(scan func(...any) error) error) {
 	last := len(t.texts) - 1
 	t.read, t.columns, t.each = shifted(shift{fmt.Sprintf(query, fmt.Sprint("s", last)), t.last}), columns-1, each

@@ -258,10 +258,10 @@ func (m *Committer) Fold(ctx context.Context, model uuid.UUID, now time.Time) er
 func (m *Committer) FoldSome(
 	ctx context.Context, tx *ent.Client, model uuid.UUID, now time.Time,
 ) (more bool, err error) {
-	if _, err := m.sharePolicy(ctx, tx); err != nil { // the dimensions stay as they are
+	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx}
+	if b.version, err = m.sharePolicy(ctx, tx); err != nil { // the dimensions stay as they are
 		return false, err
 	}
-	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx}
 	if err := b.openBook(ctx); err != nil {
 		return false, err
 	}

@@ -20,7 +20,8 @@ func TestRecordedByIndex(t *testing.T) {
 		ids[i] = uuid.NewString()
 	}
 	var plan []string
-	err := bulk.Scan(t.Context(), d.client, "EXPLAIN "+recordedPostgres, []any{ids}, func(scan func(...any) error) error {
+	query := "EXPLAIN " + recordedPostgres
+	err := bulk.Scan(t.Context(), d.client, query, []any{ids}, func(scan func(...any) error) error {
 		var line string
 		err := scan(&line)
 		plan = append(plan, line)

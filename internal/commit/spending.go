@@ -25,7 +25,7 @@ type spending struct {
 	accessKeys map[uuid.UUID]*policy.AccessKey
 	spent      map[counterID]*addition
 	crossings  []crossing
-	aged       [][]any // windows of minutes: those before them are deleted
+	aged       [][]any // windows of minutes: older ones of the same counter are deleted
 	unsure     bool    // an account may lack a lease: none is remembered
 }
 

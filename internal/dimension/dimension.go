@@ -259,7 +259,7 @@ func (b *Book) parse(text string) (*parsedTags, error) {
 	return p, nil
 }
 
-// AddTo adds a request to the periods of its values.
+// AddTo adds a request to the periods of its values, and to its consumer's day.
 func (b *Book) AddTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event) error {
 	return b.addTo(periods, e, uuid.Nil)
 }
@@ -285,9 +285,7 @@ func (b *Book) addTo(periods map[ledger.Period]ledger.Sums, e *ledger.Event, onl
 		if e.Consumer != nil && v.Value == *e.Consumer {
 			day := ledger.ConsumerDay(v.Value, quarter.Day().Start)
 			s := periods[day]
-			if err := s.MergeNumbers(&one); err != nil {
-				return err
-			}
+			s.MergeCut(&one)
 			periods[day] = s
 		}
 	}

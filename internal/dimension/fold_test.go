@@ -214,7 +214,8 @@ func TestDaysTogether(t *testing.T) {
 		who := uuid.New()
 		d.client.Consumer.Create().SetID(who).SetPath(who.String()).SetName("c").SetCreatedAt(noon).SetUpdatedAt(noon).
 			ExecX(ctx)
-		d.client.DimensionValue.Create().SetID(who).SetDimensionID(dim.ID).SetName(who.String()).SetSince(noon).ExecX(ctx)
+		d.client.DimensionValue.Create().SetID(who).SetDimensionID(dim.ID).SetName(who.String()).SetSince(noon).
+			ExecX(ctx)
 		provider := d.client.Provider.Query().OnlyIDX(ctx)
 		const models, times = 4, 25
 		var all sync.WaitGroup
@@ -240,7 +241,8 @@ func TestDaysTogether(t *testing.T) {
 				return err
 			}
 			recount := func(tx *ent.Client) error {
-				return ledger.RecountDays(ctx, tx, d.Dialect(), map[ledger.Period]bool{ledger.ConsumerDay(who, at): true})
+				days := map[ledger.Period]bool{ledger.ConsumerDay(who, at): true}
+				return ledger.RecountDays(ctx, tx, d.Dialect(), days)
 			}
 			for _, body := range []func(*ent.Client) error{add, recount} {
 				all.Go(func() {

@@ -48,7 +48,7 @@ func AddingSQL(table string, key ...string) string {
 	return " ON CONFLICT (" + strings.Join(key, ", ") + ") DO UPDATE SET " + strings.Join(sums, ", ")
 }
 
-// TakenColumns returns what is summed up of a row of usage: amounts in halves of 32 bits, see Joined.
+// TakenColumns returns what is summed up of a row of usage: amounts in halves of 32 bits, see joined.
 func TakenColumns(requests, cost, unpriced, table string) string {
 	const high, low = "(%s >> 32)", "(%s & 4294967295)"
 	sum := func(half string) string {
@@ -89,13 +89,13 @@ func (c *TakenCells) Addresses(before ...any) []any {
 
 // Read returns the amount that was scanned last.
 func (c *TakenCells) Read() budget.Amount {
-	c.all.Tokens, c.all.Cost = Joined(c.tokens), money.USD(Joined(c.cost))
+	c.all.Tokens, c.all.Cost = joined(c.tokens), money.USD(joined(c.cost))
 	return c.all
 }
 
-// Joined returns the sum of amounts, of their halves of 32 bits: the sum of whole ones may be more than an integer of
+// joined returns the sum of amounts, of their halves of 32 bits: the sum of whole ones may be more than an integer of
 // the database takes.
-func Joined(halves [2]int64) int64 {
+func joined(halves [2]int64) int64 {
 	high, low := halves[0]+halves[1]>>32, halves[1]&math.MaxUint32
 	if high > math.MaxInt32 {
 		return fault.MaxAmount
@@ -107,6 +107,9 @@ var (
 	dayKey  = []string{consumerday.FieldConsumerID, consumerday.FieldDay}
 	addDays = bulk.NewInsert(consumerday.Table, slices.Concat([]string{consumerday.FieldID}, dayKey, Amounts),
 		AddingSQL(consumerday.Table, dayKey...))
+	// clearDays locks rows, whatever is in them.
+	clearDays = bulk.NewInsert(consumerday.Table, slices.Concat([]string{consumerday.FieldID}, dayKey),
+		" ON CONFLICT ("+strings.Join(dayKey, ", ")+") DO UPDATE SET "+strings.Join(Amounts, " = 0, ")+" = 0")
 	setDays  = bulk.NewUpdate(consumerday.Table, dayKey, Amounts...)
 	dropDays = bulk.NewDelete(consumerday.Table, dayKey, "t.consumer_id = %s AND t.day = %s")
 )
@@ -128,19 +131,20 @@ func AppendAmount(row []any, a budget.Amount) []any {
 	return row
 }
 
-// RecountDays sets the days of values to what they are by model and price, if the values are consumers.
+// RecountDays sums up the days of consumers anew from usage_by_value. It ignores values that are not consumers.
 func RecountDays(ctx context.Context, tx bulk.Querier, engine string, of map[Period]bool) error {
-	byDay, nothing := map[time.Time][]uuid.UUID{}, map[Period]Sums{}
+	byDay, clear := map[time.Time][]uuid.UUID{}, [][]any{}
 	for p := range of {
 		byDay[p.Start] = append(byDay[p.Start], p.Key)
 	}
+	var days []Period
 	for day, values := range byDay {
 		var consumers []uuid.UUID
 		err := bulk.ScanIn(ctx, tx, "SELECT id FROM "+consumer.Table+" WHERE id IN %s", values,
 			func(scan func(...any) error) error {
 				var id uuid.UUID
 				err := scan(&id)
-				consumers, nothing[ConsumerDay(id, day)] = append(consumers, id), Sums{}
+				consumers, days = append(consumers, id), append(days, ConsumerDay(id, day))
 				return err
 			})
 		if err != nil {
@@ -148,9 +152,12 @@ func RecountDays(ctx context.Context, tx bulk.Querier, engine string, of map[Per
 		}
 		byDay[day] = consumers
 	}
-	days := Sorted(nothing)
-	// To add nothing locks the rows. Then one statement sees all that others have added.
-	if err := addDays.Run(ctx, tx, engine, dayRows(days, nothing)); err != nil {
+	// All in one order. When the rows are locked, one statement sees all that others have added.
+	slices.SortFunc(days, ComparePeriods)
+	for _, p := range days {
+		clear = append(clear, []any{consumerday.DefaultID(), p.Key, p.Start})
+	}
+	if err := clearDays.Run(ctx, tx, engine, clear); err != nil {
 		return err
 	}
 	took := map[Period]budget.Amount{}
@@ -198,20 +205,22 @@ type DayRow struct {
 	Unreadable error
 }
 
-const daysSQL = "SELECT t.consumer_id, t.requests, t.tokens, t.cost, t.unpriced_requests" +
-	" FROM consumers AS c CROSS JOIN consumer_days AS t WHERE t.consumer_id = c.id AND t.day = $1"
+const daysSQL = "SELECT t.consumer_id, t.day, t.requests, t.tokens, t.cost, t.unpriced_requests" +
+	" FROM consumers AS c CROSS JOIN consumer_days AS t WHERE t.consumer_id = c.id AND t.day >= $1 AND t.day < $2"
 
-// ReadDays returns the rows of a day, by consumer. SQLite reads the left side of a CROSS JOIN first.
-func ReadDays(ctx context.Context, tx bulk.Querier, day time.Time) (map[uuid.UUID]DayRow, error) {
-	rows := map[uuid.UUID]DayRow{}
-	return rows, bulk.Scan(ctx, tx, daysSQL, []any{day}, func(scan func(...any) error) error {
+// ReadDays returns the rows of a day, also those that do not begin with it. SQLite reads the left side of a CROSS JOIN
+// first.
+func ReadDays(ctx context.Context, tx bulk.Querier, day time.Time) (map[Period]DayRow, error) {
+	rows := map[Period]DayRow{}
+	return rows, bulk.Scan(ctx, tx, daysSQL, []any{day, day.Add(utc.Day)}, func(scan func(...any) error) error {
 		var id uuid.UUID
+		var begin time.Time
 		var row DayRow
-		row.Unreadable = scan(&id, &row.Requests, &row.Tokens, (*int64)(&row.Cost), &row.Unpriced)
-		if id == uuid.Nil {
+		row.Unreadable = scan(&id, &begin, &row.Requests, &row.Tokens, (*int64)(&row.Cost), &row.Unpriced)
+		if begin.IsZero() {
 			return row.Unreadable
 		}
-		rows[id] = row
+		rows[ConsumerDay(id, utc.Of(begin))] = row
 		return nil
 	})
 }

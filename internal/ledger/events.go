@@ -166,13 +166,13 @@ func ReadEvents(
 	return scanEvents(ctx, tx, query, args, each)
 }
 
-// Tail returns the FROM and WHERE of a query for the events e that are not folded, with their models m. More are further
-// conditions on e, such as " AND e.id < $1".
+// Tail returns the FROM and WHERE of a query for the events e that are not folded, with their models m. More are
+// further conditions on e, such as " AND e.id < $1".
 func Tail(engine, more string) string {
 	of := " WHERE e.model_id = m.id AND e.id > " + FoldedTo + more
 	if engine == dialect.Postgres {
-		// It takes a third of all events for the tail, and would read all of them. OFFSET has it read a model at a time,
-		// by the index.
+		// It takes a third of all events for the tail, and would read all of them. OFFSET has it read a model at a
+		// time, by the index.
 		return ModelsFolded + " CROSS JOIN LATERAL (SELECT * FROM " + usageevent.Table + " AS e" + of +
 			" OFFSET 0) AS e WHERE true"
 	}

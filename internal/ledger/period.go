@@ -107,7 +107,8 @@ func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
 	return from
 }
 
-// ConsumerDay returns the day of a consumer, at all models and prices.
+// ConsumerDay returns the day of a consumer, at all models and prices. It is for AddTo and RecountDays alone, and in
+// none of Tables.
 func ConsumerDay(consumer uuid.UUID, day time.Time) Period {
 	return Period{Key: consumer, Grain: DayGrain, Start: day, ByValue: true}
 }

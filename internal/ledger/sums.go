@@ -62,6 +62,14 @@ func (s *Sums) MergeNumbers(o *Sums) error {
 	return nil
 }
 
+// MergeCut is MergeNumbers, but cuts the sums to their range.
+func (s *Sums) MergeCut(o *Sums) {
+	more := o.numbers()
+	for i, to := range s.numbers() {
+		*to += min(*more[i], fault.MaxAmount-*to)
+	}
+}
+
 // numbers are the amounts; some are costs.
 func (s *Sums) numbers() [18]*int64 {
 	t := &s.Tokens

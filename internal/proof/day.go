@@ -28,13 +28,13 @@ type Day struct {
 	recorded map[ledger.Period]*ledger.Sums // quarters, and days of values that have no quarters, by the day's events
 	tail     map[ledger.Period]*ledger.Sums // quarters, by the events that are not folded yet; Key is zero
 	book     *dimension.Book
-	values   map[uuid.UUID]uuid.UUID     // dimensions by value
-	pairs    map[uuid.UUID][]uuid.UUID   // by value: what it combines, if its dimension is a composite
-	folded   map[uuid.UUID]uuid.UUID     // by model: its last event that is folded
-	days     map[uuid.UUID]ledger.DayRow // by consumer
-	doubtful map[time.Time]bool          // quarters of events that cannot be right
-	dubious  bool                        // all quarters are doubtful
-	Found    []Difference                // in events, and in rows without a valid place
+	values   map[uuid.UUID]uuid.UUID         // dimensions by value
+	pairs    map[uuid.UUID][]uuid.UUID       // by value: what it combines, if its dimension is a composite
+	folded   map[uuid.UUID]uuid.UUID         // by model: its last event that is folded
+	days     map[ledger.Period]ledger.DayRow // of consumers
+	doubtful map[time.Time]bool              // quarters of events that cannot be right
+	dubious  bool                            // all quarters are doubtful
+	Found    []Difference                    // in events, and in rows without a valid place
 	prices   map[uuid.UUID]*ent.Price
 
 	NumEvents, NumQuarters, NumDays int64

@@ -11,8 +11,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 )
 
-// wrongDays returns the days of consumers that are not the sums of their values' periods, as these must be, and what is
-// wrong with them. It passes over days of which some period cannot be proven.
+// wrongDays returns the days of consumers that differ from the sum of what the consumer's rows by model must be, and
+// what is wrong with them. It passes over days of which some row cannot be proven.
 func (d *Day) wrongDays(verdicts map[ledger.Period]verdict) (days map[ledger.Period]bool, wrong []Difference) {
 	must, unknown := map[ledger.Period]budget.Amount{}, map[ledger.Period]bool{}
 	for p, v := range verdicts {
@@ -24,13 +24,12 @@ func (d *Day) wrongDays(verdicts map[ledger.Period]verdict) (days map[ledger.Per
 		must[day] = must[day].Plus(v.want.Amount())
 		unknown[day] = unknown[day] || !v.known || v.contested
 	}
-	for id := range d.days {
-		day := ledger.ConsumerDay(id, d.Start)
+	for day := range d.days {
 		must[day] = must[day].Plus(budget.Amount{})
 	}
 	days = map[ledger.Period]bool{}
 	for _, day := range slices.SortedFunc(maps.Keys(must), ledger.ComparePeriods) {
-		row, want := d.days[day.Key], must[day]
+		row, want := d.days[day], must[day]
 		if unknown[day] || row.Unreadable == nil && row.Amount == want {
 			continue
 		}

@@ -209,7 +209,8 @@ func (d *Day) Differences(to *Differences) {
 		to.Add(mendable...)
 		to.Add(left...)
 	})
-	to.Add(d.unbalanced(verdicts)...)
+	unbalanced, _ := d.unbalanced(verdicts)
+	to.Add(unbalanced...)
 	to.Add(d.uncombined(verdicts)...)
 	_, wrong := d.wrongDays(verdicts)
 	to.Add(wrong...)
@@ -266,7 +267,9 @@ func (d *Day) faulty() map[uuid.UUID]bool {
 	})
 	if days, _ := d.wrongDays(verdicts); len(days) > 0 {
 		for p := range verdicts {
-			models[p.Model] = models[p.Model] || days[ledger.ConsumerDay(p.Key, d.Start)]
+			if days[ledger.ConsumerDay(p.Key, d.Start)] {
+				models[p.Model] = true
+			}
 		}
 	}
 	return models

@@ -20,15 +20,16 @@ type mend struct {
 	want ledger.Sums // without requests: there must be no row
 }
 
-// Piece is a part of the rows of a day to be mended, all of one model. Each of its rows can be mended alone.
+// Piece is a part of the rows of a day to be mended, all of one model, or all of them days of consumers. Each of its
+// rows can be mended alone.
 type Piece struct {
 	// Numbers of rows. Totals are over all keys and prices, Values by value of a dimension.
 	Quarters, Days, Totals, Values int64
 
-	Model uuid.UUID // whose lock the rows need
+	Model uuid.UUID // whose lock the rows need, unless they are days of consumers
 	of    ledger.Horizons
 	mends []mend
-	days  map[ledger.Period]bool // of consumers, which follow from the values' periods when these are mended
+	days  map[ledger.Period]bool // of consumers; they are summed up when the rows by model are mended
 }
 
 // Mend returns what is to be mended in a day, in pieces of at most so many rows, and the differences that are left.
@@ -47,9 +48,9 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 			mends[at] = mend{p, there[at], v.want}
 		}
 	})
-	unbalanced := append(d.unbalanced(verdicts), d.uncombined(verdicts)...)
+	unbalanced, consumers := d.unbalanced(verdicts)
 	if len(mends) == 0 { // else they are looked at when these are mended
-		left = append(left, unbalanced...)
+		left = append(append(left, unbalanced...), d.uncombined(verdicts)...)
 	}
 	byModel := map[uuid.UUID][]mend{}
 	for _, x := range mends {
@@ -65,7 +66,7 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 		}
 	}
 	days, wrong := d.wrongDays(verdicts)
-	if len(unbalanced) > 0 { // the days may be right, and the periods of values not
+	if consumers { // the days may be right, and the rows by model not
 		return pieces, append(left, wrong...)
 	}
 	for some := range slices.Chunk(slices.SortedFunc(maps.Keys(days), ledger.ComparePeriods), most) {

@@ -120,8 +120,9 @@ type balanceOf struct {
 	dimension *dimension.Dimension
 }
 
-// unbalanced returns the periods in which the values of a dimension do not add up to what the keys have.
-func (d *Day) unbalanced(verdicts map[ledger.Period]verdict) (wrong []Difference) {
+// unbalanced returns the periods in which the values of a dimension do not add up to what the keys have, and whether
+// one of the dimensions is that of consumers.
+func (d *Day) unbalanced(verdicts map[ledger.Period]verdict) (wrong []Difference, consumers bool) {
 	all := map[balanceOf]*balance{}
 	on := func(p ledger.Period, of *dimension.Dimension) *balance {
 		p.Key, p.Price, p.ByValue = uuid.Nil, uuid.Nil, false
@@ -159,6 +160,7 @@ func (d *Day) unbalanced(verdicts map[ledger.Period]verdict) (wrong []Difference
 		if b.unknown || b.keys.Amounts() == b.values.Amounts() && b.keys.Cost == b.values.Cost {
 			continue
 		}
+		consumers = consumers || at.dimension.ID == dimension.ConsumerID
 		field, want, have := usage.FieldRequestCount, strconv.FormatInt(b.keys.Requests, 10),
 			strconv.FormatInt(b.values.Requests, 10)
 		if b.keys.Cost != b.values.Cost {
@@ -169,7 +171,7 @@ func (d *Day) unbalanced(verdicts map[ledger.Period]verdict) (wrong []Difference
 			Start: at.Start, Field: field, Want: want, Have: fmt.Sprintf("%s in dimension %q", have, at.dimension.Name),
 		})
 	}
-	return wrong
+	return wrong, consumers
 }
 
 func compareBalances(a, b balanceOf) int {

@@ -1,1 +1,1 @@
--- SQLite has one writer, who keeps all changes away: this file goes with that of PostgreSQL
+-- SQLite has one writer, who keeps all changes away: this file only keeps the two directories alike
