@@ -315,11 +315,12 @@ func Marshal(tags schema.Tags) string {
 		return ""
 	}
 	slices.Sort(names)
-	b, ok := []byte{'{'}, true
+	b := []byte{'{'}
 	for i, name := range names {
 		if i > 0 {
 			b = append(b, ',')
 		}
+		var ok bool
 		if b, ok = appendPlainText(b, name); ok {
 			b, ok = appendPlain(append(b, ':'), sorted[name])
 		}

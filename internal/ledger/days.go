@@ -133,7 +133,7 @@ func AppendAmount(row []any, a budget.Amount) []any {
 
 // RecountDays sums up the days of consumers anew from usage_by_value. It ignores values that are not consumers.
 func RecountDays(ctx context.Context, tx bulk.Querier, engine string, of map[Period]bool) error {
-	byDay, clear := map[time.Time][]uuid.UUID{}, [][]any{}
+	byDay, locked := map[time.Time][]uuid.UUID{}, [][]any{}
 	for p := range of {
 		byDay[p.Start] = append(byDay[p.Start], p.Key)
 	}
@@ -155,9 +155,9 @@ func RecountDays(ctx context.Context, tx bulk.Querier, engine string, of map[Per
 	// All in one order. When the rows are locked, one statement sees all that others have added.
 	slices.SortFunc(days, ComparePeriods)
 	for _, p := range days {
-		clear = append(clear, []any{consumerday.DefaultID(), p.Key, p.Start})
+		locked = append(locked, []any{consumerday.DefaultID(), p.Key, p.Start})
 	}
-	if err := clearDays.Run(ctx, tx, engine, clear); err != nil {
+	if err := clearDays.Run(ctx, tx, engine, locked); err != nil {
 		return err
 	}
 	took := map[Period]budget.Amount{}
