@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/consumerday"
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -119,6 +120,35 @@ func TestPruneValues(t *testing.T) {
 		a.pruned(t, 24*time.Hour)
 		require.Zero(t, a.reg.Client().UsageEvent.Query().CountX(t.Context()))
 		a.check(t)
+		requireProven(t, a.reg)
+	})
+}
+
+// TestLateValues records late, for a day that was pruned before, to a model that was not folded so far: the ledger adds
+// up before the fold and after it.
+func TestLateValues(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e engine) {
+		t.Helper()
+		a := newAttribution(t, e, time.Now().UTC())
+		m := mustModel(t, a.reg, a.provider.ID, "unused", money.Rates{meter.Input: 1})
+		at := a.clock.Now().Add(26 * time.Hour) // on a day that the dimensions count as a whole
+		a.clock.Advance(10 * 24 * time.Hour)
+		a.pruned(t, 24*time.Hour)
+		in := used(5)
+		in.ModelID, in.APIKeyID, in.ConsumerID, in.At = m.ID, a.key.ID, a.user.ID, at
+		require.NoError(t, a.reg.RecordUsage(t.Context(), in))
+		past, ctx := a.reg.Past(), t.Context()
+		require.Eventually(t, func() bool {
+			return past.UsageFold.Query().Where(usagefold.ModelID(m.ID)).ExistX(ctx)
+		}, time.Minute, time.Millisecond, "a model that is new to the process is folded at once")
+		past.UsageFold.Delete().Where(usagefold.ModelID(m.ID)).ExecX(ctx) // as it was before
+		past.UsageByValue.Delete().ExecX(ctx)
+		past.UsageByValueQuarter.Delete().ExecX(ctx)
+		past.ConsumerDay.Delete().ExecX(ctx)
+		requireProven(t, a.reg)
+		a.pruned(t, 24*time.Hour)
+		require.Zero(t, a.reg.Client().UsageEvent.Query().CountX(t.Context()))
+		require.Positive(t, a.reg.Client().UsageByValue.Query().CountX(t.Context()))
 		requireProven(t, a.reg)
 	})
 }

@@ -91,6 +91,9 @@ func (l *Reader) load(ctx context.Context, client *ent.Client, start time.Time) 
 	if err := l.learnValues(ctx, client, d); err != nil {
 		return nil, err
 	}
+	if err := l.readLate(ctx, client, d); err != nil {
+		return nil, err
+	}
 	return d, l.readEvents(ctx, client, d)
 }
 

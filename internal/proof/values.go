@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/dimension"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Rows by value are judged as those by key are: their quarters by the events that are folded, and their days by their
@@ -95,6 +96,25 @@ func (l *Reader) addValues(d *Day, e *ledger.Event) error {
 		}
 	}
 	return nil
+}
+
+// readLate adds what was recorded late to the tail, for the time before the events' horizon, and is in no fold yet. Prune
+// will fold it before it removes it. Of the events there, these alone are all there.
+func (l *Reader) readLate(ctx context.Context, client *ent.Client, d *Day) error {
+	until := utc.Min(d.Start.Add(utc.Day), d.Events)
+	if len(d.book.All) == 0 || !d.Start.Before(until) {
+		return nil
+	}
+	return ledger.ReadTail(ctx, client, l.db.Dialect(), ledger.Query{}, ledger.FirstEventID(d.Start),
+		ledger.FirstEventID(until), func(e ledger.Event, err error) error {
+			if err != nil { // it cannot be read
+				return nil //nolint:nilerr // the values do not add up then
+			}
+			e.At = utc.Of(e.At)
+			quarter := e.Quarter()
+			quarter.Key = uuid.Nil
+			return merge(d.tail, quarter, &e)
+		})
 }
 
 // isDaily reports whether a value's dimension has days alone.
