@@ -21,8 +21,8 @@ func TestJoined(t *testing.T) {
 	require.Equal(t, int64(fault.MaxAmount), joined([2]int64{1 << 40, 0}))
 }
 
-// TestDays adds to the days of two consumers, and sums them up anew: rows that are wrong, missing, of no usage, or begin
-// within a day.
+// TestDays adds to the days of two consumers, and sums them up anew: rows that are wrong, missing, unreadable, or begin
+// at another hour.
 func TestDays(t *testing.T) {
 	t.Parallel()
 	db, ctx := newLedger(t), t.Context()

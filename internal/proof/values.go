@@ -98,8 +98,8 @@ func (l *Reader) addValues(d *Day, e *ledger.Event) error {
 	return nil
 }
 
-// readLate adds what was recorded late to the tail, for the time before the events' horizon, and is in no fold yet. Prune
-// will fold it before it removes it. Of the events there, these alone are all there.
+// readLate adds to the tail what was recorded late, for a time before the events' horizon, and is not folded yet. Prune
+// folds it before it removes it. Of the events before the horizon, those of the tail are all there.
 func (l *Reader) readLate(ctx context.Context, client *ent.Client, d *Day) error {
 	until := utc.Min(d.Start.Add(utc.Day), d.Events)
 	if len(d.book.All) == 0 || !d.Start.Before(until) {
