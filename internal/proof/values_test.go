@@ -50,9 +50,11 @@ func newValued(t *testing.T) *valued {
 		_, err := reg.CreateDimension(ctx, in)
 		require.NoError(t, err)
 	}
+	who, err := reg.CreateConsumer(ctx, registry.ConsumerInput{Name: "who"})
+	require.NoError(t, err)
 	for i := range 8 {
 		require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{
-			ModelID: m.ID, APIKeyID: k.ID, At: start.Add(time.Duration(i) * 10 * time.Minute),
+			ModelID: m.ID, APIKeyID: k.ID, ConsumerID: who.ID, At: start.Add(time.Duration(i) * 10 * time.Minute),
 			Tags:   registry.Tags{"feature": {fmt.Sprint("f", i%2)}, "region": {fmt.Sprint("r", i%2)}},
 			Tokens: meter.Tokens{InputTokens: 5},
 		}))
