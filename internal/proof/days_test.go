@@ -28,6 +28,7 @@ func TestDays(t *testing.T) {
 		require.Equal(t, want, d.find(), statement)
 		require.Empty(t, d.mend(), statement)
 		require.Empty(t, d.find(), statement)
+		require.Equal(t, 1, d.client.ConsumerDay.Query().CountX(t.Context()), statement)
 	}
 }
 
