@@ -116,6 +116,14 @@ func testBudgetStartsFromSums(t *testing.T, e engine) {
 	require.Equal(t, first, total.CountsFrom.UTC())
 	each := map[uuid.UUID]int64{r.team.ID: r.tokens(first, r.user), r.others.ID: r.tokens(first, r.rival)}
 	r.counted(t, total, each)
+	mustModel(t, r.reg, r.provider.ID, "unused", nil)
+	for model, want := range map[string]map[uuid.UUID]int64{
+		r.model.ModelID: {r.org.ID: r.tokens(first, r.user, r.rival)}, "unused": {},
+	} {
+		r.counted(t, r.budget(t, registry.BudgetInput{
+			Name: "of " + model, Ceilings: ceilings, ProviderID: r.provider.ID, Models: []string{model},
+		}), want)
+	}
 	late := r.budget(t, registry.BudgetInput{
 		Name: "late", Ceilings: ceilings, Window: registry.Window{AnchorDay: 5, AnchorHour: 10},
 	})
